@@ -1,0 +1,1 @@
+"""NSM's control plane: manager, registry, endpoint, client."""

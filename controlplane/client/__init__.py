@@ -1,0 +1,1 @@
+"""A client of network services: requests, refresh, heal, DNS."""

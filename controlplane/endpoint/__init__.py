@@ -1,0 +1,1 @@
+"""A network service endpoint: IPAM, contexts, serving."""

@@ -1,0 +1,1 @@
+"""The registry of services and endpoints: Find, watch, expiry, stores."""

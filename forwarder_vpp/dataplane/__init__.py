@@ -1,0 +1,1 @@
+"""The dataplanes behind one contract: VPP and the Linux kernel."""

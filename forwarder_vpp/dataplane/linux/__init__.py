@@ -1,0 +1,1 @@
+"""The kernel as dataplane: the node forwards nothing, links join the workloads."""

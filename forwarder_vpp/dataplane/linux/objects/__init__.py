@@ -1,0 +1,1 @@
+"""One file for each kind of kernel object: its item and its descriptor."""

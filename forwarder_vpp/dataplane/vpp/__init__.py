@@ -1,0 +1,1 @@
+"""VPP: session over the binary API, messages, process, statistics."""

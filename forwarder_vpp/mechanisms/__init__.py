@@ -1,0 +1,1 @@
+"""Negotiation of each mechanism: parameters, offer, accept, MTU overhead. Pure."""

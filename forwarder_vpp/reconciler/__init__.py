@@ -1,0 +1,1 @@
+"""Carries plans out, and keeps what exists equal to what is wanted."""

@@ -1,0 +1,1 @@
+"""The use cases as readable pipelines: Request, Close, monitor."""

@@ -1,0 +1,1 @@
+"""The intent of live connections, kept across restarts."""

@@ -1,0 +1,1 @@
+"""NSM's authorisation rules, built in; each denial names its rule."""

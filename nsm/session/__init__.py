@@ -1,0 +1,1 @@
+"""The protocol's pure state machines: path, begin queue, tokens, expiry, refresh, monitor, heal."""
