@@ -71,7 +71,7 @@ _NUMBERS: Final = {
 
 
 def setup_logs(level: str = "INFO", *, daemon: str = "") -> None:
-    """Configure structlog and the level signals of this process; once, in the main thread, before the loop."""
+    """Configure structlog and the level signals of this process: once, in the main thread."""
     threshold = _Threshold(LEVELS[level])
     context = structlog.contextvars.merge_contextvars
     structlog.configure(
