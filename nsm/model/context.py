@@ -32,13 +32,17 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class ExtraPrefixRequest:
-    """How many further prefixes of which length a client wants."""
+    """How many further prefixes of which length a client wants.
+
+    ``addr_family_unknown``: what the wire's ``IpFamily`` held besides its number.
+    """
 
     addr_family: Family | None = None
     prefix_len: int = 0
     required_number: int = 0
     requested_number: int = 0
     unknown: bytes = field(default=b"", repr=False)
+    addr_family_unknown: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

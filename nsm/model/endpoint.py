@@ -15,13 +15,17 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One routing rule of a service; ``metadata`` = labels the forwarder must have, ``None`` = not set."""
+    """One routing rule of a service; ``metadata`` = labels the forwarder must have, ``None`` = not set.
+
+    ``metadata_unknown``: what the wire's ``Metadata`` held besides its labels.
+    """
 
     source_selector: Mapping[str, str] = field(default_factory=dict)
     routes: tuple[Destination, ...] = ()
     fall_through: bool = False
     metadata: Mapping[str, str] | None = None
     unknown: bytes = field(default=b"", repr=False)
+    metadata_unknown: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class NetworkService:
 class NetworkServiceEndpoint:
     """``registry.NetworkServiceEndpoint``; times are Unix nanoseconds, ``None`` = field not set.
 
-    ``network_service_labels`` maps a service name to the endpoint's labels for it.
+    ``network_service_labels`` maps a service name to the endpoint's labels for it;
+    ``labels_unknown`` holds, by service name, what the wire's ``NetworkServiceLabels`` held besides.
     """
 
     name: str = ""
@@ -50,6 +55,7 @@ class NetworkServiceEndpoint:
     initial_registration_time: int | None = None
     path_ids: tuple[str, ...] = ()
     unknown: bytes = field(default=b"", repr=False)
+    labels_unknown: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def labels(self, service: str) -> Mapping[str, str]:
         """The labels this endpoint has for ``service``."""
