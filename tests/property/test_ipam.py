@@ -151,6 +151,7 @@ def test_any_history_keeps_addresses_disjoint_and_not_excluded(
             before.clear()
             for client, context in live.items():
                 assert pool.request(client, context) == context
+                pool.confirm(client)
         elif verb == "confirm":
             pool.confirm(name)
             before.pop(name, None)

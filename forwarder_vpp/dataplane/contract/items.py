@@ -29,7 +29,7 @@ class Item(Protocol):
         """Keys that must exist before this one and may only go after it."""
 
 
-ItemT = TypeVar("ItemT", bound=Item)
+ItemT_contra = TypeVar("ItemT_contra", bound=Item, contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Handles(Protocol):
         """The handle of ``key``; KeyError if it does not exist."""
 
 
-class Descriptor(Protocol, Generic[ItemT]):
+class Descriptor(Protocol, Generic[ItemT_contra]):
     """Makes, changes, removes and finds the objects of one kind.
 
     A failure raises NsmError. ``create`` that fails leaves nothing behind; ``delete`` of what is
@@ -61,16 +61,16 @@ class Descriptor(Protocol, Generic[ItemT]):
 
     kind: str
 
-    async def create(self, item: ItemT, handles: Handles) -> object:
+    async def create(self, item: ItemT_contra, handles: Handles) -> object:
         """Make the object; the result is its handle."""
 
-    def updatable(self, old: ItemT, new: ItemT) -> bool:
+    def updatable(self, old: ItemT_contra, new: ItemT_contra) -> bool:
         """Whether ``update`` can turn ``old`` into ``new`` without interrupting traffic."""
 
-    async def update(self, old: ItemT, new: ItemT, handle: object, handles: Handles) -> object:
+    async def update(self, old: ItemT_contra, new: ItemT_contra, handle: object, handles: Handles) -> object:
         """Change the object in place; the result is its handle."""
 
-    async def delete(self, item: ItemT, handle: object, handles: Handles) -> None:
+    async def delete(self, item: ItemT_contra, handle: object, handles: Handles) -> None:
         """Remove the object."""
 
     async def dump(self, wanted: Mapping[Key, Item]) -> Sequence[Present]:

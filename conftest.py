@@ -1,0 +1,1 @@
+"""Makes the repository's root importable, so that tests share ``tests.fakes``."""
