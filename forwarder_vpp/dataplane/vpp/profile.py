@@ -1,0 +1,55 @@
+"""Start-up configurations of VPP: a profile from ``vpp-config/`` with the instance's values filled in."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+
+from nsm.model.errors import Code, NsmError
+
+_DEFAULTS: Mapping[str, str] = {"buffers": "16384", "cpu": "", "pci_address": ""}
+
+
+def find_vpp() -> str:
+    """The ``vpp`` binary: ``VPP_BINARY``, else on PATH. NsmError FAILED_PRECONDITION if there is none."""
+    wanted = os.environ.get("VPP_BINARY") or "vpp"
+    found = shutil.which(wanted)
+    if found is None:
+        message = f"no executable {wanted!r}: install VPP, put it on PATH or name it in VPP_BINARY"
+        raise NsmError(Code.FAILED_PRECONDITION, message)
+    return os.path.realpath(found)
+
+
+def profile_path(profile: str) -> Path:
+    """The template of a profile by name, or a template of the user's by path."""
+    if "/" in profile:
+        return Path(profile)
+    folder = os.environ.get("NSM_VPP_CONFIG_DIR")
+    return (Path(folder) if folder else Path(__file__).parents[3] / "vpp-config") / f"{profile}.conf"
+
+
+def render(profile: str, runtime_dir: Path, values: Mapping[str, str]) -> str:
+    """The configuration for an instance that lives in ``runtime_dir``.
+
+    ``values`` may set ``buffers``, ``cpu`` and ``pci_address``.
+    NsmError INVALID_ARGUMENT: unknown profile, or one that asks for a value that is not there.
+    """
+    path = profile_path(profile)
+    try:
+        text = path.read_text()
+    except OSError as error:
+        message = f"no profile {profile!r} ({path}): {error.strerror}"
+        raise NsmError(Code.INVALID_ARGUMENT, message, field="profile") from error
+    own = {"runtime_dir": str(runtime_dir), "prefix": segment_prefix(runtime_dir)}
+    try:
+        return Template(text).substitute({**_DEFAULTS, **values, **own})
+    except (KeyError, ValueError) as error:
+        message = f"profile {profile!r} asks for {error}, which is not set"
+        raise NsmError(Code.INVALID_ARGUMENT, message, field="profile") from error
+
+
+def segment_prefix(runtime_dir: Path) -> str:
+    """A name for the instance's shared memory, one for each runtime folder."""
+    return "nsm" + hashlib.sha256(str(runtime_dir).encode()).hexdigest()[:8]
