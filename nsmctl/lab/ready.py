@@ -1,0 +1,110 @@
+"""Wait for a daemon's ``ready`` event in its log: woken by inotify and by the process's end, never by a timer."""
+
+import ctypes
+import json
+import os
+import select
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from nsmctl.errors import LabError
+from nsmctl.lab.processes import Process
+
+_IN_MODIFY: Final = 0x2
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def wait_event(process: Process, event: str, *, timeout: float, since: int = 0) -> dict[str, Any]:
+    """The first log line ``{"event": event, ...}`` at or after byte ``since``.
+
+    LabError with the end of the log when the process ends first, or after ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    reader = _Lines(Path(process.log), since)
+    with _watched(process) as poller:
+        while True:
+            alive = process.alive  # asked before reading: what it wrote last is still read
+            for line in reader.new():
+                if line.get("event") == event:
+                    return line
+            if not alive:
+                raise LabError(f"{process.name} ended before it was ready:\n{tail(process)}")
+            left = deadline - time.monotonic()
+            if left <= 0 or not poller.poll(left * 1000):
+                raise LabError(
+                    f"{process.name} was not ready within {timeout:.0f} s:\n{tail(process)}",
+                    hint=f"see {process.log}",
+                )
+
+
+def tail(process: Process, lines: int = 8) -> str:
+    """The last lines of its log, indented."""
+    try:
+        text = Path(process.log).read_text(errors="replace")
+    except FileNotFoundError:
+        text = ""
+    return "\n".join(f"  {line[:400]}" for line in text.splitlines()[-lines:]) or "  (its log is empty)"
+
+
+class _Lines:
+    """The JSON lines of a growing file, each once; other text is passed over."""
+
+    def __init__(self, path: Path, offset: int) -> None:
+        self._path = path
+        self._offset = offset
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            while (raw := file.readline()).endswith(b"\n"):
+                self._offset += len(raw)
+                if raw.startswith(b"{"):
+                    try:
+                        value = json.loads(raw)
+                    except ValueError:
+                        continue
+                    if isinstance(value, dict):
+                        yield value
+
+
+class _Waker:
+    """A poller that empties the inotify queue whenever it wakes, so that the next wait is for news."""
+
+    def __init__(self, notify: int) -> None:
+        self._notify = notify
+        self._poller = select.poll()
+
+    def register(self, fd: int) -> None:
+        self._poller.register(fd, select.POLLIN)
+
+    def poll(self, timeout_ms: float) -> bool:
+        """Whether something happened within ``timeout_ms``."""
+        woken = self._poller.poll(timeout_ms)
+        with suppress(BlockingIOError):
+            os.read(self._notify, 65536)
+        return bool(woken)
+
+
+@contextmanager
+def _watched(process: Process) -> Iterator["_Waker"]:
+    """A poller woken when the log grows or the process ends."""
+    notify = _LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    if notify < 0 or _LIBC.inotify_add_watch(notify, process.log.encode(), _IN_MODIFY) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), process.log)
+    poller = _Waker(notify)
+    fds = [notify]
+    try:
+        poller.register(notify)
+        try:
+            fds.append(os.pidfd_open(process.pid))
+            poller.register(fds[1])
+        except ProcessLookupError:
+            pass
+        yield poller
+    finally:
+        for fd in fds:
+            os.close(fd)
