@@ -1,0 +1,56 @@
+# The two commands of the README are `make demo` and `make test`; both do their own set-up and can be repeated.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help setup demo demo-container test check bench proto fmt lock clean
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Debian packages (as root; otherwise it prints the command) and the virtual environment
+
+.PHONY: system
+system:
+	@scripts/system-packages
+
+$(STAMP): pyproject.toml requirements-dev.lock | system
+	@scripts/virtual-environment $(VENV)
+	@touch $@
+
+demo: setup ## a workload reaches a network service across two nodes; ARGS="--dataplane linux --payload ip --json"
+	@$(BIN)/nsmctl demo $(ARGS)
+
+demo-container: setup ## the same with VPP and the agent as containers (needs podman)
+	@scripts/demo-container $(ARGS)
+
+test: setup ## every suite this machine can run, one line each at the end
+	@$(BIN)/pytest $(ARGS)
+
+check: setup ## ruff, mypy --strict, import-linter, deptry
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+bench: setup ## latency, messages, throughput: a table and perf/results/latest.json
+	@$(BIN)/python -m perf $(ARGS)
+
+proto: setup ## make nsm/wire/generated again from nsm/wire/proto
+	$(BIN)/python -m nsm.wire.generate
+
+fmt: setup ## format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup ## pin the dependencies anew
+	$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		--generate-hashes -o requirements.lock pyproject.toml
+	$(BIN)/pip-compile -q --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		--generate-hashes --extra dev --allow-unsafe -o requirements-dev.lock pyproject.toml
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks build *.egg-info
