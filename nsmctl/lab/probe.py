@@ -1,0 +1,198 @@
+"""One end of a probe: UDP packets with sequence numbers, sent and audited here.
+
+Run by path with ``python -I -S`` inside a workload's namespace, so it imports the standard library only and shares no
+code with what it judges. It speaks lines of JSON: the first line on stdin is the order
+``{"flows": [{"local": A, "remote": B, "port": P, "device": D}], "rate": packets/s, "seconds": S or null}``,
+then ``go``, later ``report`` or ``stop``. It answers ``listening``, then one report a question and one at the end:
+for each flow what it *sent* and what it *received* (unique, duplicates, longest silence in ms, RTT samples).
+Loss is the difference between one end's *sent* and the other's *received*; nobody's own word is enough.
+
+RTT without further packets: each packet carries the newest sequence number seen from the peer and how long ago that
+was; the peer subtracts. The drain after the last packet ends early once nothing came for that long.
+"""
+
+import json
+import os
+import select
+import socket
+import struct
+import sys
+import time
+from typing import Any
+
+HEADER = struct.Struct("!IIQQ")  # own number, newest number of the peer + 1, held for (ns), sent at (ns)
+PADDING = bytes(40)
+DRAIN_S = 0.5
+RTT_LIMIT = 200_000
+SO_BINDTODEVICE = 25
+
+
+class Flow:
+    """One stream each way between two addresses."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        family = socket.AF_INET6 if ":" in order["local"] else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        if order.get("device"):
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, order["device"].encode() + b"\0")
+        self.socket.bind((order["local"], order["port"]))
+        self.remote = (order["remote"], order["port"])
+        self.sent = 0
+        self.refused = 0
+        self.seen = bytearray()
+        self.received = 0
+        self.duplicates = 0
+        self.newest = 0
+        self.newest_at = 0
+        self.last_at = 0
+        self.silence = 0
+        self.rtts: list[int] = []
+
+    def send(self, now: int) -> None:
+        """The next packet; one the kernel refuses counts as sent: it did not arrive."""
+        held = now - self.newest_at if self.newest else 0
+        packet = HEADER.pack(self.sent, self.newest, held, now) + PADDING
+        self.sent += 1
+        try:
+            self.socket.sendto(packet, self.remote)
+        except OSError:
+            self.refused += 1
+
+    def receive(self, origin: list[int]) -> None:
+        """Everything that waits; ``origin`` = own send times by number."""
+        while True:
+            try:
+                data = self.socket.recv(2048)
+            except OSError:
+                return
+            now = time.monotonic_ns()
+            if len(data) < HEADER.size:
+                continue
+            number, echoed, held, _ = HEADER.unpack_from(data)
+            if number >= len(self.seen):
+                self.seen.extend(bytes(number + 1024 - len(self.seen)))
+            if self.seen[number]:
+                self.duplicates += 1
+                continue
+            self.seen[number] = 1
+            self.received += 1
+            if self.last_at:
+                self.silence = max(self.silence, now - self.last_at)
+            self.last_at = now
+            if number + 1 > self.newest:
+                self.newest, self.newest_at = number + 1, now
+            if echoed and len(self.rtts) < RTT_LIMIT and echoed - 1 < len(origin):
+                self.rtts.append(now - origin[echoed - 1] - held)
+
+    def report(self) -> dict[str, Any]:
+        """What this end can say."""
+        return {
+            "sent": self.sent,
+            "received": self.received,
+            "duplicates": self.duplicates,
+            "refused": self.refused,
+            "silence_ms": round(self.silence / 1e6, 3),
+            "rtts_us": [rtt // 1000 for rtt in self.rtts],
+        }
+
+
+class Probe:
+    """All flows of this end, paced together."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.flows = [Flow(flow) for flow in order["flows"]]
+        self.interval = int(1e9 / order["rate"])
+        self.seconds = order["seconds"]
+        self.times: list[list[int]] = [[] for _ in self.flows]
+        self.poller = select.poll()
+        self.by_fd: dict[int, int] = {}
+        for index, flow in enumerate(self.flows):
+            self.by_fd[flow.socket.fileno()] = index
+            self.poller.register(flow.socket, select.POLLIN)
+        self.poller.register(0, select.POLLIN)
+        self.buffer = b""
+
+    def words(self) -> list[str]:
+        """Complete lines on stdin; its end means stop."""
+        data = os.read(0, 4096)
+        if not data:
+            return ["stop"]
+        *lines, self.buffer = (self.buffer + data).split(b"\n")
+        return [line.decode().strip() for line in lines]
+
+    def say(self, event: str) -> None:
+        """One line with a report of every flow."""
+        say({"event": event, "flows": [flow.report() for flow in self.flows]})
+
+    def wait(self, timeout_ns: int) -> list[str]:
+        """Receive until ``timeout_ns`` have passed or a word came; the words."""
+        for fd, _ in self.poller.poll(max(0, timeout_ns) / 1e6):
+            if fd == 0:
+                return self.words()
+            index = self.by_fd[fd]
+            self.flows[index].receive(self.times[index])
+        return []
+
+    def obey(self, words: list[str]) -> bool:
+        """Whether to go on."""
+        if "report" in words:
+            self.say("report")
+        return "stop" not in words
+
+    def run(self) -> None:
+        """Send at the pace asked for until told to stop or the time is over, then drain."""
+        words: list[str] = []
+        while "go" not in words:
+            words = self.wait(3600 * 10**9)
+            if "stop" in words:
+                return
+        self.obey(words)
+        start = due = time.monotonic_ns()
+        end = start + int(self.seconds * 1e9) if self.seconds is not None else None
+        while end is None or due < end:
+            now = time.monotonic_ns()
+            if now < due:
+                if not self.obey(self.wait(due - now)):
+                    break
+                continue
+            for flow, times in zip(self.flows, self.times, strict=True):
+                times.append(now)
+                flow.send(now)
+            due += self.interval
+            if not self.obey(self.wait(0)):
+                break
+        before = -1
+        while before != (before := sum(flow.received for flow in self.flows)):
+            limit = time.monotonic_ns() + int(DRAIN_S * 1e9)
+            while (left := limit - time.monotonic_ns()) > 0:
+                self.wait(left)
+
+
+def say(message: dict[str, Any]) -> None:
+    """One line of JSON on stdout."""
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Take the order, run it, report."""
+    first = b""
+    while not first.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            return
+        first += byte
+    try:
+        probe = Probe(json.loads(first))
+    except OSError as error:
+        say({"event": "failed", "reason": str(error)})
+        return
+    say({"event": "listening"})
+    probe.run()
+    probe.say("done")
+
+
+if __name__ == "__main__":
+    main()
