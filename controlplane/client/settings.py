@@ -1,0 +1,71 @@
+"""Settings of ``nsm-client``: upstream's names (reference §5.3) and a few of our own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field, PlainValidator
+
+from controlplane.client.service_url import ServiceUrl, parse_services
+from controlplane.workload import netns_path, netns_text
+from nsm.service import values
+from nsm.service.config import GoBool, NsmSettings, PositiveDuration, Target, TextMap, unprefixed
+
+
+def _services(value: object) -> tuple[ServiceUrl, ...]:
+    if isinstance(value, tuple) and all(isinstance(entry, ServiceUrl) for entry in value):
+        return value
+    return parse_services(values.text_list(value))
+
+
+class ClientSettings(NsmSettings):
+    """Which services a workload wants, and in which namespace."""
+
+    summary: ClassVar[str] = "A client of network services: requests them, keeps them alive, heals them."
+
+    name: str = Field(
+        default="nsc",
+        min_length=1,
+        description="name of our path segment; connection ids are <name>-<index>",
+    )
+    connect_to: Target = Field(
+        default="unix:///var/lib/networkservicemesh/nsm.io.sock", description="the manager"
+    )
+    dial_timeout: PositiveDuration = 5.0
+    network_services: Annotated[tuple[ServiceUrl, ...], PlainValidator(_services)] = Field(
+        default=(), description="list of kernel://service[@domain]/interface?label=value"
+    )
+    labels: TextMap = Field(default_factory=dict, description="labels of every request; those of a URL win")
+    netns: Annotated[str, PlainValidator(netns_text)] = Field(
+        default="",
+        description="network namespace that gets the interfaces: name, process id or path; empty: our own",
+    )
+    local_dns_server_enabled: GoBool = Field(
+        default=True,
+        description="apply the DNS configurations of the connections to the namespace's resolv.conf "
+        "(there is no local server: the name servers are written as they are); false: leave DNS alone",
+    )
+    resolv_conf: str = Field(
+        default="",
+        description="the resolv.conf to write; empty: /etc/netns/<name>/resolv.conf when NSM_NETNS is a name, "
+        "else none; /etc/resolv.conf only in a mount namespace of our own",
+    )
+    liveness_check_enabled: GoBool = Field(default=True, description="ping the endpoint through the service")
+    liveness_check_interval: PositiveDuration = 0.2
+    liveness_check_timeout: PositiveDuration = 1.0
+    node_name: str = Field(default="", validation_alias=unprefixed("NODE_NAME"), description="label nodeName")
+    pod_name: str = Field(default="", validation_alias=unprefixed("POD_NAME"), description="label podName")
+    cluster_name: str = Field(
+        default="", validation_alias=unprefixed("CLUSTER_NAME"), description="label clusterName"
+    )
+
+    @property
+    def netns_file(self) -> Path:
+        """The file of the namespace that gets the interfaces."""
+        return netns_path(self.netns)
+
+    @property
+    def all_labels(self) -> Mapping[str, str]:
+        """The labels every Request carries (reference §2.1)."""
+        facts = {"nodeName": self.node_name, "podName": self.pod_name, "clusterName": self.cluster_name}
+        return {key: value for key, value in facts.items() if value} | dict(self.labels)
