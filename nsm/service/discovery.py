@@ -1,0 +1,97 @@
+"""The endpoints that may serve a connection: found by name, or by service and matching (reference §3.9)."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from nsm.model.connection import Connection
+from nsm.model.endpoint import NetworkService, NetworkServiceEndpoint
+from nsm.model.errors import Code, NsmError
+from nsm.session.matching import is_expired, select_endpoints
+
+
+class Finder(Protocol):
+    """What discovery asks of a registry; ``RegistryClient`` is one."""
+
+    async def find_services(self, query: NetworkService) -> list[NetworkService]:
+        """Every service the query matches."""
+
+    async def find_endpoints(self, query: NetworkServiceEndpoint) -> list[NetworkServiceEndpoint]:
+        """Every endpoint the query matches, each with a URL that can be dialled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Endpoints to try in turn, and the payload of their service ("" = found by name, not asked)."""
+
+    payload: str
+    endpoints: tuple[NetworkServiceEndpoint, ...]
+
+
+class Discovery:
+    """Asks the registry for the candidates of a connection."""
+
+    def __init__(self, registry: Finder, *, clock: Callable[[], float] = time.time) -> None:
+        self._registry = registry
+        self._clock = clock
+
+    async def candidates(self, connection: Connection) -> Candidates:
+        """By endpoint name where the connection has one, else those its service's matches select.
+
+        Raises:
+            NsmError: NOT_FOUND naming what is not registered; what the registry answered otherwise.
+        """
+        if connection.network_service_endpoint_name:
+            return Candidates("", (await self.by_name(connection.network_service_endpoint_name),))
+        service = await self._service(connection.network_service, connection.payload)
+        query = NetworkServiceEndpoint(network_service_names=(service.name,))
+        now = self._clock()
+        alive = [e for e in await self._registry.find_endpoints(query) if not is_expired(e, now)]
+        chosen = select_endpoints(service, alive, connection.labels)
+        if not chosen:
+            why = f"none of {len(alive)} endpoints matches the labels" if alive else "it has no endpoint"
+            raise NsmError(
+                Code.NOT_FOUND, f"network service {service.name!r}: {why}", field="connection.network_service"
+            )
+        return Candidates(service.payload, chosen)
+
+    async def by_name(self, name: str) -> NetworkServiceEndpoint:
+        """The endpoint of exactly that name. NsmError NOT_FOUND if there is none."""
+        for endpoint in await self._registry.find_endpoints(NetworkServiceEndpoint(name=name)):
+            if endpoint.name == name:
+                return endpoint
+        raise NsmError(
+            Code.NOT_FOUND,
+            f"network service endpoint {name!r} is not registered",
+            field="connection.network_service_endpoint_name",
+        )
+
+    async def _service(self, name: str, payload: str) -> NetworkService:
+        for service in await self._registry.find_services(NetworkService(name=name, payload=payload)):
+            if service.name == name:
+                return service
+        suffix = f" with payload {payload}" if payload else ""
+        raise NsmError(
+            Code.NOT_FOUND,
+            f"network service {name!r}{suffix} is not registered",
+            field="connection.network_service",
+        )
+
+
+class RoundRobin:
+    """A counter per service: each call starts one endpoint further (reference §3.9)."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, int] = {}
+
+    def order(
+        self, service: str, endpoints: Sequence[NetworkServiceEndpoint]
+    ) -> tuple[NetworkServiceEndpoint, ...]:
+        """``endpoints`` rotated so that they are tried in turn."""
+        if not endpoints:
+            return ()
+        turn = self._turns.get(service, 0)
+        self._turns[service] = turn + 1
+        start = turn % len(endpoints)
+        return (*endpoints[start:], *endpoints[:start])
