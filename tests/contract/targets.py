@@ -32,9 +32,17 @@ def vpp_binary() -> str:
     return binary
 
 
+def _candidates() -> tuple[str, ...]:
+    """Beside the binary that is in use, then where packages put them."""
+    try:
+        return (str(Path(find_vpp()).parents[1] / "share/vpp/api"), *_API_DIRS)
+    except NsmError:
+        return _API_DIRS
+
+
 def api_folder() -> str:
     """The folder of VPP's API files, or a skip that says what is missing."""
-    folder = os.environ.get("VPP_API_DIR") or next((d for d in _API_DIRS if Path(d).is_dir()), "")
+    folder = os.environ.get("VPP_API_DIR") or next((d for d in _candidates() if Path(d).is_dir()), "")
     if not folder:
         pytest.skip("NO API DEFINITIONS: install VPP or name the folder of its *.api.json in VPP_API_DIR")
     return folder
