@@ -1,6 +1,7 @@
 """Is the data path of a connection alive: a ping from every address of ours to every one of the endpoint's."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,9 @@ class Liveness:
             log.warning("liveness.silent", source=str(silent[0]), target=str(silent[1]))
         return silent is None
 
-    async def failed(self, connection: Connection) -> None:
-        """Return when a check has failed."""
-        while await self.alive(connection):  # noqa: ASYNC110 - a pace, not a wait for an event
+    async def failed(self, current: Callable[[], Connection]) -> None:
+        """Return when a check of the connection, as it is at each check, has failed."""
+        while await self.alive(current()):  # noqa: ASYNC110 - a pace, not a wait for an event
             await asyncio.sleep(self.interval)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, PlainValidator
 
+from controlplane.client.resolv_conf import check_path
 from controlplane.client.service_url import ServiceUrl, parse_services
 from controlplane.workload import netns_path, netns_text
 from nsm.service import values
@@ -16,6 +17,14 @@ def _services(value: object) -> tuple[ServiceUrl, ...]:
     if isinstance(value, tuple) and all(isinstance(entry, ServiceUrl) for entry in value):
         return value
     return parse_services(values.text_list(value))
+
+
+def _resolv_conf(value: object) -> str:
+    if not isinstance(value, str) or (value and not value.startswith("/")):
+        raise ValueError(f"expected the absolute path of a resolv.conf, got {value!r}")
+    if value:
+        check_path(Path(value))
+    return value
 
 
 class ClientSettings(NsmSettings):
@@ -45,7 +54,7 @@ class ClientSettings(NsmSettings):
         description="apply the DNS configurations of the connections to the namespace's resolv.conf "
         "(there is no local server: the name servers are written as they are); false: leave DNS alone",
     )
-    resolv_conf: str = Field(
+    resolv_conf: Annotated[str, PlainValidator(_resolv_conf)] = Field(
         default="",
         description="the resolv.conf to write; empty: /etc/netns/<name>/resolv.conf when NSM_NETNS is a name, "
         "else none; /etc/resolv.conf only in a mount namespace of our own",

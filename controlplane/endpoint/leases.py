@@ -68,6 +68,10 @@ class LeaseFile:
         if self._kept.pop(connection, None) is not None:
             await self._write()
 
+    def forget(self, connection: str) -> None:
+        """Forget one lease; it leaves the file with the next write, its expiry is over anyway."""
+        self._kept.pop(connection, None)
+
     def _put_back(self, connection: str, failed: Kept, before: Kept | None) -> None:
         if self._kept.get(connection) is failed:
             if before is None:

@@ -1,0 +1,306 @@
+"""One connection of a client for as long as it is wanted: Request, refresh, heal, Close (reference §3.4-3.7).
+
+``ClientSession`` runs one task. It asks until the first Request succeeds, then waits for what comes first: the
+refresh that is due, the manager's news (down, control plane lost, refresh requested) or a silent data path. What
+follows from it is decided by ``nsm.session.heal``.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from enum import Enum
+from typing import Final, Protocol
+
+import structlog
+
+from controlplane.client.excluded import check, excluding
+from controlplane.client.liveness import Liveness
+from controlplane.client.wish import Wish
+from nsm.model.connection import Connection, State
+from nsm.model.errors import Code, NsmError
+from nsm.session.begin import reselect
+from nsm.session.heal import Action, Trigger, decide
+from nsm.session.timing import REQUEST_TIMEOUT, RETRY_DELAY, refresh_delay
+
+MAX_BACKOFF: Final = 1.0
+"""Longest pause in seconds between tries of a connection that has never been there."""
+
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds for a Close: nobody waits longer for a hop that may be dead, its token expires anyway."""
+
+STOP_GRACE: Final = 2.0
+"""Seconds a Request that is under way at the end may still take, so that its answer can be closed."""
+
+
+class Manager(Protocol):
+    """The next hop of a client; connections stand on our segment. ``controlplane.client.manager`` has it."""
+
+    async def find(self, wish: Wish) -> Connection | None:
+        """The connection of that id as the manager has it, ``None`` = it has none."""
+
+    async def request(self, wish: Wish, connection: Connection, timeout: float) -> Connection:
+        """Request it; the answer has passed the client's policies. NsmError otherwise.
+
+        A first answer that is refused has been closed.
+        """
+
+    async def close(self, connection: Connection, timeout: float) -> None:
+        """Close it."""
+
+    def forget(self, connection_id: str) -> None:
+        """No more news about it."""
+
+
+class Phase(Enum):
+    """Where a session is."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    HEALING = "healing"
+    CLOSED = "closed"
+
+
+class ClientSession:
+    """One connection. ``start`` it, ``await connected()``, ``close`` it; ``news`` is told what the manager says."""
+
+    def __init__(
+        self,
+        wish: Wish,
+        manager: Manager,
+        *,
+        liveness: Liveness | None = None,
+        occupied: Callable[[], Iterable[str]] = tuple,
+        on_change: Callable[["ClientSession"], None] = lambda _session: None,
+        request_timeout: float = REQUEST_TIMEOUT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``occupied``: the prefixes of the client's other connections; ``on_change`` runs at each new state."""
+        self.wish = wish
+        self.phase = Phase.CONNECTING
+        self.reason = ""
+        self._manager = manager
+        self._liveness = liveness
+        self._occupied = occupied
+        self._on_change = on_change
+        self._timeout = request_timeout
+        self._clock = clock
+        self._connection: Connection | None = None
+        self._asked_to_exclude: tuple[str, ...] = ()
+        self._looked = False
+        self._triggers: deque[Trigger] = deque()
+        self._wake = asyncio.Event()
+        self._up = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._pulse: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger().bind(connection=wish.id, service=wish.service)
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection as last agreed, on our segment; ``None`` = never agreed yet."""
+        return self._connection
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._task = asyncio.create_task(self._run(), name=f"session {self.wish.id}")
+
+    async def connected(self) -> Connection:
+        """Wait until it is up the first time."""
+        waiting = asyncio.create_task(self._up.wait())
+        ended = {self._task} if self._task else set()
+        try:
+            await asyncio.wait({waiting, *ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if self._connection is None or not self._up.is_set():
+            raise NsmError(Code.CANCELLED, f"the client was stopped before {self.wish.id} was connected")
+        return self._connection
+
+    async def failed(self) -> None:
+        """Return when the session's task ended although it was not asked to: raises what it died of."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+            if not self._task.cancelled():
+                self._task.result()
+
+    def news(self, connection: Connection, *, lost: bool = False) -> None:
+        """What the manager says of this connection; ``lost`` = its monitor stream broke."""
+        if lost:
+            self._pull(Trigger.CONTROL_PLANE_LOST)
+        elif connection.state == State.DOWN:
+            self._pull(Trigger.DOWN)
+        elif connection.state == State.REFRESH_REQUESTED:
+            self._pull(Trigger.REFRESH_REQUESTED)
+        elif self._connection is not None and self.phase is Phase.UP:
+            self._accept(replace(connection, state=State.UP))
+
+    async def close(self) -> None:
+        """Close the connection, also one whose first Request is still under way; its failure is only logged."""
+        self._stopping.set()
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=STOP_GRACE)
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        self._stop_pulse()
+        known = self._connection
+        try:
+            if known is None and self._task is not None:
+                known = await self._manager.find(self.wish)
+            if known is not None:
+                await self._manager.close(known, CLOSE_TIMEOUT)
+        except NsmError as error:
+            self._log.warning("close.failed", reason=str(error))
+        self._manager.forget(self.wish.id)
+        self._connection = None
+        self._set(Phase.CLOSED, "")
+
+    async def _run(self) -> None:
+        """The life of the connection, until ``close``."""
+        action, failures = Action.REQUEST, 0
+        while not self._stopping.is_set():
+            try:
+                await self._ask(action)
+            except NsmError as error:
+                failures += 1
+                self._failed(error, failures)
+                action = await self._next(action, self._pause(failures))
+                continue
+            failures = 0
+            assert self._connection is not None
+            action = await self._next(Action.REQUEST, refresh_delay(self._connection.route, self._clock()))
+
+    async def _ask(self, action: Action) -> None:
+        """One Request; the connection is up afterwards."""
+        if not self._looked:
+            await self._adopt()
+        if action is Action.RESELECT:
+            await self._drop()
+        asked = self._connection or self.wish.first()
+        if action is Action.RESELECT:
+            asked = reselect(asked)
+        self._triggers.clear()  # this Request is the answer to all of them
+        others = tuple(self._occupied())
+        asked = excluding(asked, others, self._asked_to_exclude)
+        self._asked_to_exclude = others
+        answer = await self._manager.request(self.wish, asked, self._timeout)
+        await self._settle(answer, is_first=self._connection is None or action is Action.RESELECT)
+
+    async def _settle(self, answer: Connection, *, is_first: bool) -> None:
+        """Take the answer, unless it collides with what our other connections got meanwhile: then close it."""
+        try:
+            ours = self.wish.ours(answer)
+            check(ours, self._occupied())
+        except NsmError:
+            if is_first:
+                with suppress(NsmError):
+                    await self._manager.close(answer, CLOSE_TIMEOUT)
+            raise
+        self._accept(replace(ours, state=State.UP))
+        if self._liveness is not None and (self._pulse is None or self._pulse.done()):
+            self._pulse = asyncio.create_task(self._watch_data_path(), name=f"liveness {self.wish.id}")
+
+    def _accept(self, connection: Connection) -> None:
+        """This is the connection now."""
+        with suppress(NsmError):
+            connection = self.wish.ours(connection)
+        changed = self._connection is None or _facts(self._connection) != _facts(connection)
+        self._connection = connection
+        was, self.phase, self.reason = self.phase, Phase.UP, ""
+        self._up.set()
+        if changed or was is not Phase.UP:
+            self._on_change(self)
+
+    async def _adopt(self) -> None:
+        """Take over what a former client of our name left, or close it when something else is wanted now."""
+        found = await self._manager.find(self.wish)
+        self._looked = True
+        if found is None:
+            return
+        if self.wish.fits(found):
+            self._connection = self.wish.adopted(found)
+            self._log.info("adopted")
+            return
+        self._log.info("left_over.closed", found=found.network_service)
+        with suppress(NsmError):
+            await self._manager.close(found, CLOSE_TIMEOUT)
+
+    async def _drop(self) -> None:
+        """The Close before a reselect; its failure does not matter (reference §3.4)."""
+        self._stop_pulse()
+        if self._connection is None:
+            return
+        try:
+            await self._manager.close(self._connection, CLOSE_TIMEOUT)
+        except NsmError as error:
+            self._log.info("reselect.close_failed", reason=str(error))
+
+    async def _next(self, action: Action, delay: float) -> Action:
+        """What to do next: ``action`` after ``delay`` seconds, or what a trigger asks for before that."""
+        try:
+            async with asyncio.timeout(delay):
+                while not self._stopping.is_set():
+                    self._wake.clear()
+                    while self._triggers:
+                        chosen = await self._decide(self._triggers.popleft())
+                        if chosen is not Action.WAIT:
+                            return chosen
+                    await self._wake.wait()
+        except TimeoutError:
+            pass
+        return action
+
+    async def _decide(self, trigger: Trigger) -> Action:
+        raise NotImplementedError
+
+    async def _watch_data_path(self) -> None:
+        assert self._liveness is not None
+
+        def current() -> Connection:
+            assert self._connection is not None
+            return self._connection
+
+        await self._liveness.failed(current)
+        self._pull(Trigger.LIVENESS_FAILED)
+
+    def _pull(self, trigger: Trigger) -> None:
+        self._triggers.append(trigger)
+        self._wake.set()
+
+    def _stop_pulse(self) -> None:
+        if self._pulse is not None:
+            self._pulse.cancel()
+            self._pulse = None
+
+    def _failed(self, error: NsmError, failures: int) -> None:
+        reason = str(error)
+        if reason != self.reason:
+            self._log.warning("request.failed", reason=reason, failures=failures)
+        self._set(Phase.HEALING if self._up.is_set() else Phase.CONNECTING, reason)
+
+    def _pause(self, failures: int) -> float:
+        """Seconds to the next try: 200 ms for a refresh, growing for a connection that never was."""
+        if self._up.is_set():
+            return RETRY_DELAY
+        return min(RETRY_DELAY * 2.0 ** min(failures - 1, 10), MAX_BACKOFF)
+
+    def _set(self, phase: Phase, reason: str) -> None:
+        changed = (phase, reason) != (self.phase, self.reason)
+        self.phase, self.reason = phase, reason
+        if changed:
+            self._on_change(self)
+
+
+def _facts(connection: Connection) -> tuple[object, ...]:
+    """What the workload notices of a connection: tokens and metrics change without anybody noticing."""
+    segments = tuple((segment.name, segment.id) for segment in connection.route.segments)
+    return (
+        connection.context,
+        connection.mechanism,
+        connection.payload,
+        connection.network_service_endpoint_name,
+        segments,
+    )

@@ -1,0 +1,37 @@
+"""``nsm-endpoint``."""
+
+import sys
+
+from controlplane.endpoint.policy_routes import PolicyRouteError
+from controlplane.endpoint.serving import Endpoint
+from controlplane.endpoint.settings import EndpointSettings
+from nsm.service.config import load_settings
+from nsm.service.daemon import Daemon, open_node, run
+
+
+async def serve(settings: EndpointSettings, daemon: Daemon) -> None:
+    """Serve until told to stop, or idle for long enough."""
+    async with open_node(settings) as node:
+        endpoint = Endpoint(settings, node, on_idle=daemon.stopping.set)
+        try:
+            urls = await endpoint.start()
+            daemon.ready(
+                name=settings.name, services=settings.service_names, listen_on=urls, netns=settings.netns
+            )
+            await daemon.stopping.wait()
+        finally:
+            await endpoint.stop()
+
+
+def main() -> int:
+    """Exit status 0 after a clean end, 2 for bad settings."""
+    settings = load_settings(EndpointSettings)
+    try:
+        return run(settings, serve)
+    except PolicyRouteError as error:
+        sys.stderr.write(f"NSM_PBR_CONFIG_PATH: {error}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
