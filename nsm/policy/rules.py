@@ -1,0 +1,149 @@
+"""Which rules apply where: NetworkService servers and clients, registries, monitors (reference §3.3)."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from nsm.model.errors import denied, invalid
+from nsm.model.identity import TokenVerifier
+from nsm.model.path import Path
+from nsm.policy.builtin import CLIENT, RULES, SERVER, Facts
+
+MASK_PREFIX: Final = "etc/nsm/opa/"
+"""Where upstream keeps the built-in policies; masks in the settings start with it."""
+
+REGISTRY_SERVER_MASKS: Final = (
+    f"{MASK_PREFIX}common/.*.rego",
+    f"{MASK_PREFIX}registry/.*.rego",
+    f"{MASK_PREFIX}server/.*.rego",
+)
+"""Default of NSM_REGISTRY_SERVER_POLICIES."""
+
+REGISTRY_CLIENT_MASKS: Final = (
+    f"{MASK_PREFIX}common/.*.rego",
+    f"{MASK_PREFIX}registry/.*.rego",
+    f"{MASK_PREFIX}client/.*.rego",
+)
+"""Default of NSM_REGISTRY_CLIENT_POLICIES."""
+
+
+class Policies:
+    """The policies of NetworkService, which no command of upstream lets anyone change."""
+
+    def __init__(self, verifier: TokenVerifier, *, clock: Callable[[], float] = time.time) -> None:
+        self._verifier = verifier
+        self._clock = clock
+
+    def server(self, path: Path, peer_leaf: bytes) -> None:
+        """A server's check of segments 0..index, its own being ``index``, after its tokens were written.
+
+        Raises:
+            NsmError: PERMISSION_DENIED whose field is the rule that denies.
+        """
+        tokens = tuple(segment.token for segment in path.segments[: path.index + 1])
+        _check(SERVER, Facts(self._verifier, tokens, path.index, peer_leaf, self._clock()))
+
+    def client(self, path: Path, peer_leaf: bytes) -> None:
+        """A client's check of the whole path of an answer; errors as ``server``."""
+        tokens = tuple(segment.token for segment in path.segments)
+        _check(CLIENT, Facts(self._verifier, tokens, path.index, peer_leaf, self._clock()))
+
+
+class RegistryPolicies:
+    """The policies that NSM_REGISTRY_SERVER_POLICIES or NSM_REGISTRY_CLIENT_POLICIES select by masks."""
+
+    def __init__(
+        self, verifier: TokenVerifier, masks: Sequence[str], *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """No mask, or only empty ones, switches the check off; INVALID_ARGUMENT for a mask of no built-in rule."""
+        self._verifier = verifier
+        self._clock = clock
+        self._rules = rules_of(masks)
+        self._owners: dict[str, str] = {}
+
+    def server(
+        self, name: str, tokens: Sequence[str], index: int, path_ids: Sequence[str], peer_leaf: bytes
+    ) -> None:
+        """A registry's check of Register and Unregister of ``name``.
+
+        ``tokens`` are those of the path in metadata and ``index`` our own segment's, after both tokens were
+        written. ``path_ids`` come from the caller's object and prove nothing: ownership goes by the first token.
+
+        Raises:
+            NsmError: PERMISSION_DENIED whose field is the rule that denies.
+        """
+        del path_ids
+        facts = Facts(self._verifier, tuple(tokens[: index + 1]), index, peer_leaf, self._clock())
+        _check(self._rules, replace(facts, name=name, owners=self._owners))
+
+    def client(self, tokens: Sequence[str], index: int, peer_leaf: bytes) -> None:
+        """A registry client's check of the whole path of an answer; errors as ``server``."""
+        _check(self._rules, Facts(self._verifier, tuple(tokens), index, peer_leaf, self._clock()))
+
+    def registered(self, name: str, path_ids: Sequence[str]) -> None:
+        """``name`` was registered: from now on it belongs to the first of ``path_ids``."""
+        if path_ids:
+            self._owners[name] = path_ids[0]
+
+    def unregistered(self, name: str) -> None:
+        """``name`` is free again."""
+        self._owners.pop(name, None)
+
+
+class MonitorPolicy:
+    """``monitor/service_connection``: only an owner of a selected connection may watch; off by default, as upstream."""
+
+    RULE: Final = "monitor/service_connection"
+
+    def __init__(self, *, is_enabled: bool = False) -> None:
+        self._is_enabled = is_enabled
+        self._owned: dict[str, set[str]] = {}
+
+    def requested(self, spiffe_id: str, connection_ids: Iterable[str]) -> None:
+        """A Request of the peer ``spiffe_id`` with these segment ids was allowed."""
+        if self._is_enabled:
+            self._owned.setdefault(spiffe_id, set()).update(connection_ids)
+
+    def closed(self, spiffe_id: str, connection_ids: Iterable[str]) -> None:
+        """The peer closed the connection."""
+        owned = self._owned.get(spiffe_id, set())
+        owned.difference_update(connection_ids)
+        if not owned:
+            self._owned.pop(spiffe_id, None)
+
+    def check(self, spiffe_id: str, selected_ids: Iterable[str]) -> None:
+        """Whether the peer may watch ``selected_ids``; NsmError PERMISSION_DENIED otherwise."""
+        if self._is_enabled and not self._owned.get(spiffe_id, set()).intersection(selected_ids):
+            raise denied(self.RULE, f"{spiffe_id} owns none of the selected connections")
+
+
+def rules_of(masks: Sequence[str]) -> tuple[str, ...]:
+    """The built-in rules that the masks (regular expressions of upstream's file names) select, in order.
+
+    Raises:
+        NsmError: INVALID_ARGUMENT for a mask that is no regular expression or selects no built-in rule.
+    """
+    chosen: dict[str, None] = {}
+    for mask in filter(None, (mask.strip() for mask in masks)):
+        try:
+            matching = [
+                name for name in RULES if re.fullmatch(mask.removeprefix("/"), f"{MASK_PREFIX}{name}.rego")
+            ]
+        except re.error as error:
+            raise invalid(
+                "registry policies", f"a regular expression of file names ({error})", mask
+            ) from error
+        if not matching:
+            known = ", ".join(f"{MASK_PREFIX}{name}.rego" for name in RULES)
+            raise invalid("registry policies", f"masks of the built-in policies {known}", mask)
+        chosen |= dict.fromkeys(matching)
+    return tuple(chosen)
+
+
+def _check(names: Sequence[str], facts: Facts) -> None:
+    for name in names:
+        reason = RULES[name](facts)
+        if reason is not None:
+            raise denied(name.partition("/")[2], reason)
