@@ -1,6 +1,7 @@
 """The VPP as the objects see it: typed calls and dumps, no socket."""
 
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 ReplyT = TypeVar("ReplyT")
 DetailsT = TypeVar("DetailsT")
@@ -35,6 +36,9 @@ class Vpp(Protocol):
 
     async def call(self, request: Call[ReplyT]) -> ReplyT:
         """Send ``request`` and await its reply."""
+
+    async def calls(self, requests: Sequence[Call[Any]]) -> list[Any]:
+        """Send all in one turn, in order; for each its reply or the NsmError it failed with."""
 
     async def create(self, request: Call[ReplyT], undo: "Undo[ReplyT]") -> ReplyT:
         """As ``call``; should the caller have gone when the reply comes, ``undo`` of it is sent."""

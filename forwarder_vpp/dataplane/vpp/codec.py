@@ -117,7 +117,10 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A message as VPP knows it: ``kind`` decides the header, ``reads`` = it changes nothing."""
+    """A message as VPP knows it: ``kind`` decides the header.
+
+    ``reads`` = it changes nothing; ``alone`` = no other such message may be under way.
+    """
 
     name: str
     crc: int
@@ -126,6 +129,7 @@ class Spec:
     cls: type[Any]
     reads: bool = False
     answer: type[Any] | None = None
+    alone: bool = False
 
     @property
     def wire_name(self) -> str:
@@ -145,21 +149,24 @@ def reply_spec(request: Spec) -> Spec:
     return Spec(f"{request.name}_reply", answer.crc, REPLY, answer.layout, answer.cls)
 
 
-def _message(name: str, crc: int, kind: str, *, reads: bool = False) -> Callable[[type[T]], type[T]]:
+def _message(
+    name: str, crc: int, kind: str, *, reads: bool = False, alone: bool = False
+) -> Callable[[type[T]], type[T]]:
     def decorate(cls: type[T]) -> type[T]:
         bases = getattr(cls, "__orig_bases__", ())
         answer = get_args(bases[0])[0] if bases else None
         made = dataclass(frozen=True, slots=True)(cls)
-        made.__vpp__ = Spec(name, crc, kind, Layout(made), made, reads, answer)  # type: ignore[attr-defined]
+        spec = Spec(name, crc, kind, Layout(made), made, reads, answer, alone)
+        made.__vpp__ = spec  # type: ignore[attr-defined]
         return made
 
     return decorate
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def request(name: str, crc: int, *, reads: bool = False) -> Callable[[type[T]], type[T]]:
-    """A ``Call``; ``reads`` = it changes nothing in VPP."""
-    return _message(name, crc, REQUEST, reads=reads)
+def request(name: str, crc: int, *, reads: bool = False, alone: bool = False) -> Callable[[type[T]], type[T]]:
+    """A ``Call``; ``reads`` = it changes nothing in VPP, ``alone`` = one at a time (VPP stands still)."""
+    return _message(name, crc, REQUEST, reads=reads, alone=alone)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))

@@ -1,7 +1,8 @@
 """The agent's session with VPP: connects, checks what VPP speaks, calls, dumps, reconnects."""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -19,6 +20,7 @@ EventT = TypeVar("EventT")
 
 _log = structlog.get_logger(__name__)
 
+_NO_TURN = contextlib.nullcontext()
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 
@@ -40,6 +42,7 @@ class VppSession:
         self._epoch = 0
         self._link: Link | None = None
         self._lost = asyncio.Event()
+        self._alone = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._wants: list[Call[Any]] = []
         self._handlers: dict[type[Any], list[Callable[[Any], None]]] = {}
@@ -170,20 +173,34 @@ class VppSession:
 
     async def call(self, request: Call[ReplyT]) -> ReplyT:
         """Send ``request``; VppError when VPP refuses it."""
-        reply: ReplyT = await self._await(request, self._live().post(request))
+        async with self._turn(request):
+            reply: ReplyT = await self._await(request, self._live().post(request))
         return _checked(request, reply)
+
+    async def calls(self, requests: Sequence[Call[Any]]) -> list[Any]:
+        """All in one turn, in order: for each its reply, or the NsmError it failed with."""
+        outcomes = await asyncio.gather(*[self.call(each) for each in requests], return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, NsmError):
+                raise outcome
+        return outcomes
 
     async def create(self, request: Call[ReplyT], undo: Undo[ReplyT]) -> ReplyT:
         """As ``call``, but a caller that has gone by the time of the reply leaves nothing behind."""
-        link = self._live()
-        future = link.post(request, undo)
-        try:
-            reply: ReplyT = await self._await(request, future)
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                link.take_back(undo, future.result())  # the reply came in the turn of the cancellation
-            raise
+        async with self._turn(request):
+            link = self._live()
+            future = link.post(request, undo)
+            try:
+                reply: ReplyT = await self._await(request, future)
+            except asyncio.CancelledError:
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    link.take_back(undo, future.result())  # the reply came in the turn of the cancellation
+                raise
         return _checked(request, reply)
+
+    def _turn(self, request: object) -> contextlib.AbstractAsyncContextManager[Any]:
+        """One ring operation at a time: VPP stands still during each, so two in a row lose packets."""
+        return self._alone if spec_of(request).alone else _NO_TURN
 
     async def dump(self, request: Dump[DetailsT]) -> list[DetailsT]:
         """Everything VPP lists."""

@@ -13,7 +13,7 @@ CKSUM_GSO = 2
 VERSION_2 = 8
 
 
-@request("af_packet_create_v3", 0xB3A809D4)
+@request("af_packet_create_v3", 0xB3A809D4, alone=True)
 class AfPacketCreate(Call[MadeInterface]):
     """Sizes in bytes; 0 frames per block = VPP's default."""
 
@@ -30,7 +30,7 @@ class AfPacketCreate(Call[MadeInterface]):
     num_tx_queues: u16 = 1
 
 
-@request("af_packet_delete", 0x863FA648)
+@request("af_packet_delete", 0x863FA648, alone=True)
 class AfPacketDelete(Call[Done]):
     """By the name of the kernel link."""
 
