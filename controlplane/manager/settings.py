@@ -1,0 +1,40 @@
+"""Settings of ``nsm-manager``, upstream's names (reference §5.1)."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from nsm.service.config import (
+    REGISTRY_CLIENT_POLICIES,
+    REGISTRY_SERVER_POLICIES,
+    ListenUrls,
+    NsmSettings,
+    Target,
+    TextList,
+    unprefixed,
+)
+
+EXCLUDED_PREFIXES = "/var/lib/networkservicemesh/config/excluded_prefixes.yaml"
+
+
+class ManagerSettings(NsmSettings):
+    """What the manager of a node can be told."""
+
+    summary: ClassVar[str] = "Manager of a node: sends each connection to a forwarder of the node."
+
+    name: str = "nmgr"
+    listen_on: ListenUrls = Field(
+        default=("unix:///var/lib/networkservicemesh/nsm.io.sock",),
+        description="the first tcp:// one is how other nodes reach us",
+    )
+    registry_url: Target = "tcp://localhost:5001"
+    registry_server_policies: TextList = REGISTRY_SERVER_POLICIES
+    registry_client_policies: TextList = REGISTRY_CLIENT_POLICIES
+    forwarder_network_service_name: str = "forwarder"
+    excluded_prefixes_file: Path = Field(
+        default=Path(EXCLUDED_PREFIXES), description="YAML file with the key prefixes; changes are noticed"
+    )
+    node_name: str = Field(default="", validation_alias=unprefixed("NODE_NAME"))
+    pod_name: str = Field(default="", validation_alias=unprefixed("POD_NAME"))
+    cluster_name: str = Field(default="", validation_alias=unprefixed("CLUSTER_NAME"))
