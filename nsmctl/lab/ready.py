@@ -5,7 +5,7 @@ import json
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +17,15 @@ _IN_MODIFY: Final = 0x2
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def wait_event(process: Process, event: str, *, timeout: float, since: int = 0) -> dict[str, Any]:
-    """The first log line ``{"event": event, ...}`` at or after byte ``since``.
+def wait_event(
+    process: Process,
+    event: str,
+    *,
+    timeout: float,
+    since: int = 0,
+    where: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The first log line ``{"event": event, ...}`` at or after byte ``since`` that holds the facts of ``where``.
 
     LabError with the end of the log when the process ends first, or after ``timeout`` seconds.
     """
@@ -28,7 +35,7 @@ def wait_event(process: Process, event: str, *, timeout: float, since: int = 0) 
         while True:
             alive = process.alive  # asked before reading: what it wrote last is still read
             for line in reader.new():
-                if line.get("event") == event:
+                if line.get("event") == event and (where or {}).items() <= line.items():
                     return line
             if not alive:
                 raise LabError(f"{process.name} ended before it was ready:\n{tail(process)}")
