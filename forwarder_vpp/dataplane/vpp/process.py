@@ -82,12 +82,7 @@ class VppProcess:
         NsmError: FAILED_PRECONDITION without a binary, UNAVAILABLE (with the end of the log) if it dies or
         does not answer within ``timeout`` seconds.
         """
-        self.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
-        self._process = self._running()
-        if self._process is not None:
-            _log.info("adopted VPP", pid=self.pid, runtime_dir=str(self.runtime_dir))
-        else:
-            self._spawn()
+        self.begin()
         try:
             async with asyncio.timeout(timeout):
                 await self._ready()
@@ -96,6 +91,17 @@ class VppProcess:
             raise NsmError(Code.UNAVAILABLE, message) from None
         self._supervisor = asyncio.create_task(self._supervise(), name="vpp-process")
         return self.api_socket
+
+    def begin(self) -> None:
+        """Adopt or start VPP, in the calling thread's network namespace; ``ensure`` waits for it."""
+        if self._process is not None and self._process.alive():
+            return
+        self.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self._process = self._running()
+        if self._process is not None:
+            _log.info("adopted VPP", pid=self.pid, runtime_dir=str(self.runtime_dir))
+        else:
+            self._spawn()
 
     async def release(self) -> None:
         """Stop watching; VPP goes on."""

@@ -207,9 +207,9 @@ def l3_delete(model: Model, request: l3xc.L3xcDelete) -> Done:
 def l3_list(model: Model, request: l3xc.L3xcDump) -> list[l3xc.L3xcDetails]:
     return [
         l3xc.L3xcDetails(
-            sw_if_index=index, is_ip6=is_ip6, paths=tuple(replace(path, rpf_id=0) for path in entry.listed)
+            sw_if_index=index, is_ip6=False, paths=tuple(replace(path, rpf_id=0) for path in entry.listed)
         )
-        for (index, is_ip6), entry in model.l3.items()
+        for (index, _), entry in model.l3.items()
         if request.sw_if_index in (ANY, index)
     ]
 

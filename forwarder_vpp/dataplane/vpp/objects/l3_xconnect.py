@@ -22,6 +22,7 @@ NEXT_HOP6: Final = IPv6Address("fe80::1")
 veth, and WireGuard only wants it not to be zero. So a change of addresses concerns VPP in nothing."""
 
 _ABSENT = frozenset({"INVALID_VALUE", "INVALID_SW_IF_INDEX"})
+_IP6 = 1  # a path's protocol; the dump itself leaves is_ip6 false for both families
 _FAMILIES = ((False, NEXT_HOP4), (True, NEXT_HOP6))
 
 
@@ -88,7 +89,7 @@ class L3Xconnects:
         for each in await self._vpp.dump(api.L3xcDump()):
             for path in each.paths:
                 targets.setdefault(each.sw_if_index, set()).add(
-                    (each.is_ip6, path.sw_if_index, path.next_hop)
+                    (path.proto == _IP6, path.sw_if_index, path.next_hop)
                 )
         present = []
         for rx, paths in targets.items():
