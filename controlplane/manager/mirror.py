@@ -19,7 +19,6 @@ from nsm.session.matching import endpoint_matches, service_matches
 from nsm.session.timing import RETRY_DELAY
 
 AWAY: Final = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
-_LOST: Final = NsmError(Code.UNAVAILABLE, "the registry went away; watch again")
 _LOG: Final = structlog.get_logger()
 
 T = TypeVar("T", NetworkService, NetworkServiceEndpoint)
@@ -54,6 +53,10 @@ class _Half(Generic[T]):
 
     def find(self, query: T) -> list[T]:
         return [entry for entry in self.entries.values() if self.matches(query, entry)]
+
+
+def _lost() -> NsmError:
+    return NsmError(Code.UNAVAILABLE, "the registry went away; watch again")
 
 
 class Mirror:
@@ -144,8 +147,9 @@ class Mirror:
             raise
 
     async def _watch(self, half: _Half[T], query: T) -> AsyncIterator[tuple[T, bool]]:
+        await self.settled()
         if not self.is_current:
-            raise _LOST
+            raise _lost()
         current = tuple(half.entries.items())
         async for change in half.hub.watch(current, lambda entry: half.matches(query, entry)):
             yield change
@@ -173,7 +177,7 @@ class Mirror:
             async for event in events:
                 self._services.put(event.network_service, deleted=event.deleted)
                 self._tell()
-        raise _LOST
+        raise _lost()
 
     async def _follow_endpoints(self) -> None:
         self._endpoints.begin()
@@ -183,7 +187,7 @@ class Mirror:
             async for event in events:
                 self._endpoints.put(event.network_service_endpoint, deleted=event.deleted)
                 self._tell()
-        raise _LOST
+        raise _lost()
 
     async def _complete(self) -> None:
         """No message says where the first part of a watch ends, so a plain Find says what there is."""
@@ -207,8 +211,8 @@ class Mirror:
         self._current.clear()
         self._settled.set()
         if was_current:
-            self._services.hub.end(_LOST)
-            self._endpoints.hub.end(_LOST)
+            self._services.hub.end(_lost())
+            self._endpoints.hub.end(_lost())
 
     def _tell(self) -> None:
         if self.is_current:

@@ -41,7 +41,7 @@ class Watcher(Generic[T]):
                 yield self._pending.pop(next(iter(self._pending)))
             if self._ended:
                 if self._end is not None:
-                    raise self._end
+                    raise NsmError(self._end.code, self._end.message)  # an exception of this stream's own
                 return
             self._news.clear()
             await self._news.wait()
