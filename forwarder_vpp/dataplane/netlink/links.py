@@ -1,0 +1,140 @@
+"""Links: what a dump says of one, and the messages that make, change and remove them."""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from forwarder_vpp.dataplane.netlink import wire
+from forwarder_vpp.dataplane.netlink.session import Session
+from forwarder_vpp.dataplane.netlink.tags import Tag, Tags
+from forwarder_vpp.dataplane.netlink.wire import Attribute, Message
+
+AT_NODE: Final = -1
+"""The namespace id that stands for the node itself."""
+
+_IFINFO: Final = struct.Struct("=BxHiII")
+_STATS: Final = struct.Struct("=8Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One link as dumped. ``nsid`` = where, ``peer`` = index of a veth's other end, ``data`` = of its kind."""
+
+    nsid: int
+    index: int
+    name: str
+    kind: str
+    mtu: int
+    mac: str
+    alias: str
+    group: int
+    is_up: bool
+    peer: int
+    data: dict[int, bytes]
+    tag: Tag | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """``rtnl_link_stats64``, the first eight: packets, bytes, errors and drops of each direction."""
+
+    rx_packets: int
+    tx_packets: int
+    rx_bytes: int
+    tx_bytes: int
+    rx_errors: int
+    tx_errors: int
+    rx_dropped: int
+    tx_dropped: int
+
+
+def dump(session: Session, nsid: int, tags: Tags) -> list[Link]:
+    """Every link of a namespace, ours with their tag."""
+    attributes = [*_target(nsid), (wire.IFLA_EXT_MASK, wire.u32(wire.RTEXT_FILTER_SKIP_STATS))]
+    message = Message(wire.RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0) + wire.pack(attributes))
+    return [_link(body, nsid, tags) for body in session.dump(message, "a list of links")]
+
+
+def find(session: Session, nsid: int, name: str, tags: Tags) -> Link:
+    """The link of that name; NetlinkError (ENODEV) if there is none."""
+    attributes = [*_target(nsid), (wire.IFLA_IFNAME, wire.text(name))]
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + wire.pack(attributes)
+    (answer,) = session.ask(Message(wire.RTM_GETLINK, body), f"to look at {name}")
+    return _link(answer, nsid, tags)
+
+
+def stats(session: Session, nsid: int, index: int) -> Stats:
+    """The counters of a link; NetlinkError (ENODEV) if it is gone."""
+    body = _IFINFO.pack(0, 0, index, 0, 0) + wire.pack(_target(nsid))
+    (answer,) = session.ask(Message(wire.RTM_GETLINK, body), "to read counters")
+    return Stats(*_STATS.unpack_from(wire.unpack(answer[_IFINFO.size :])[wire.IFLA_STATS64]))
+
+
+def create(nsid: int, attributes: Iterable[Attribute], *, up: bool) -> Message:
+    """A new link in the namespace ``nsid``; taken names are refused."""
+    flag = wire.IFF_UP if up else 0
+    body = _IFINFO.pack(0, 0, 0, flag, flag) + wire.pack([*_target(nsid), *attributes])
+    return Message(wire.RTM_NEWLINK, body, wire.NLM_F_CREATE | wire.NLM_F_EXCL)
+
+
+def change(
+    nsid: int, name: str, attributes: Iterable[Attribute], *, up: bool | None = None, index: int = 0
+) -> Message:
+    """A change to the link of that name, or of that index if given."""
+    flags, mask = (wire.IFF_UP if up else 0), (0 if up is None else wire.IFF_UP)
+    which = [] if index else [(wire.IFLA_IFNAME, wire.text(name))]
+    body = _IFINFO.pack(0, 0, index, flags, mask) + wire.pack([*which, *_target(nsid), *attributes])
+    return Message(wire.RTM_SETLINK, body)
+
+
+def remove(nsid: int, index: int) -> Message:
+    """The end of one link."""
+    return Message(wire.RTM_DELLINK, _IFINFO.pack(0, 0, index, 0, 0) + wire.pack(_target(nsid)))
+
+
+def remove_named(nsid: int, name: str) -> Message:
+    """The end of the link of that name."""
+    attributes = [(wire.IFLA_IFNAME, wire.text(name)), *_target(nsid)]
+    return Message(wire.RTM_DELLINK, _IFINFO.pack(0, 0, 0, 0, 0) + wire.pack(attributes))
+
+
+def end_of_pair(attributes: Iterable[Attribute]) -> bytes:
+    """The other end of a veth pair, as it stands in VETH_INFO_PEER (it cannot be up yet: ENOTCONN)."""
+    return _IFINFO.pack(0, 0, 0, 0, 0) + wire.pack(attributes)
+
+
+def of_kind(kind: str, data: Iterable[Attribute]) -> Attribute:
+    """IFLA_LINKINFO."""
+    info = [(wire.IFLA_INFO_KIND, wire.text(kind)), wire.nested(wire.IFLA_INFO_DATA, data)]
+    return wire.nested(wire.IFLA_LINKINFO, info)
+
+
+def index_in(body: bytes) -> int:
+    """The index in the body of a link event."""
+    return int(_IFINFO.unpack_from(body)[2])
+
+
+def _target(nsid: int) -> list[Attribute]:
+    return [] if nsid == AT_NODE else [(wire.IFLA_TARGET_NETNSID, wire.u32(nsid))]
+
+
+def _link(body: bytes, nsid: int, tags: Tags) -> Link:
+    _, _, index, flags, _ = _IFINFO.unpack_from(body)
+    attributes = wire.unpack(body[_IFINFO.size :])
+    info = wire.unpack(attributes.get(wire.IFLA_LINKINFO, b""))
+    alias = wire.string(attributes, wire.IFLA_IFALIAS)
+    return Link(
+        nsid=nsid,
+        index=index,
+        name=wire.string(attributes, wire.IFLA_IFNAME),
+        kind=wire.string(info, wire.IFLA_INFO_KIND),
+        mtu=wire.number(attributes, wire.IFLA_MTU),
+        mac=attributes.get(wire.IFLA_ADDRESS, b"").hex(":"),
+        alias=alias,
+        group=wire.number(attributes, wire.IFLA_GROUP),
+        is_up=bool(flags & wire.IFF_UP),
+        peer=wire.number(attributes, wire.IFLA_LINK),
+        data=wire.unpack(info.get(wire.IFLA_INFO_DATA, b"")),
+        tag=tags.read(alias),
+    )
