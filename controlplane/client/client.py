@@ -19,6 +19,7 @@ from controlplane.client.session import ClientSession, Phase
 from controlplane.client.settings import ClientSettings
 from controlplane.client.wish import Wish
 from controlplane.workload import file_url, interface_name
+from nsm.model.connection import Connection
 from nsm.model.context import DnsConfig
 from nsm.service.daemon import Node
 
@@ -37,7 +38,7 @@ class Client:
         self._node = node
         self._on_change = on_change
         self._sessions: dict[int, tuple[ServiceUrl, ClientSession]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._manager = NsmManager(settings.name, settings.connect_to, node, self._news)
         self._dns = _dns_file(settings)
         self._log = structlog.get_logger()
@@ -66,8 +67,13 @@ class Client:
         return [session.wish.id for session in added], [session.wish.id for session in removed]
 
     async def connected(self) -> None:
-        """Wait until every wanted connection has been up. NsmError CANCELLED if one is closed before."""
-        await asyncio.gather(*(session.connected() for session in self.sessions))
+        """Wait until every connection wanted by then has been up."""
+        while waiting := [session for session in self.sessions if not (session.was_up or session.is_closing)]:
+            await asyncio.gather(*(session.connected() for session in waiting), return_exceptions=True)
+
+    async def failed(self) -> None:
+        """Never returns; raises what a session died of that was not asked to end."""
+        await self._death
 
     async def stop(self) -> None:
         """Close every connection, give DNS back."""
@@ -77,6 +83,7 @@ class Client:
         if self._dns is not None:
             self._write_dns(self._dns, ())
         await self._manager.stop()
+        self._death.cancel()
 
     def _add(self, url: ServiceUrl) -> ClientSession:
         index = next(number for number in range(len(self._sessions) + 1) if number not in self._sessions)
@@ -100,8 +107,12 @@ class Client:
             request_timeout=settings.request_timeout,
         )
         self._sessions[index] = (url, session)
-        session.start()
+        session.start().add_done_callback(self._ended)
         return session
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and not self._death.done():
+            self._death.set_exception(error)
 
     def _liveness(self) -> Liveness | None:
         settings = self._settings
@@ -117,10 +128,10 @@ class Client:
             if other != index and session.connection is not None:
                 yield from prefixes_of(session.connection)
 
-    def _news(self, connection_id: str, news: Callable[[ClientSession], None]) -> None:
+    def _news(self, connection_id: str, connection: Connection) -> None:
         for _, session in self._sessions.values():
             if session.wish.id == connection_id:
-                news(session)
+                session.news(connection)
 
     def _changed(self, session: ClientSession) -> None:
         log = self._log.bind(connection=session.wish.id)

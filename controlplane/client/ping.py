@@ -33,7 +33,7 @@ _NONCE: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """A socket bound to ``source`` and connected to ``target``; ``raw`` = IPv4 answers carry their IP header."""
+    """A socket bound to ``source``; ``raw`` = IPv4 answers carry their IP header."""
 
     socket: socket.socket
     source: Address
@@ -58,7 +58,7 @@ class Echo:
         loop = asyncio.get_running_loop()
         request, reply = _ECHO[self.socket.family]
         try:
-            await loop.sock_sendall(self.socket, _packet(request, number, nonce))
+            await loop.sock_sendto(self.socket, _packet(request, number, nonce), (str(self.target), 0))
             while True:
                 packet = await loop.sock_recv(self.socket, 2048)
                 if self.raw and self.socket.family == socket.AF_INET and packet:
@@ -148,7 +148,6 @@ def _open(source: Address, target: Address) -> Echo:
     try:
         opened.setblocking(False)
         opened.bind((str(source), 0))
-        opened.connect((str(target), 0))
     except OSError:
         opened.close()
         raise

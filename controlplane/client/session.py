@@ -17,12 +17,11 @@ from typing import Final, Protocol
 import structlog
 
 from controlplane.client.excluded import check, excluding
-from controlplane.client.liveness import Liveness
+from controlplane.client.heal import NEEDS_DATA_PLANE, Action, Trigger, decide
 from controlplane.client.wish import Wish
 from nsm.model.connection import Connection, State
 from nsm.model.errors import Code, NsmError
 from nsm.session.begin import reselect
-from nsm.session.heal import Action, Trigger, decide
 from nsm.session.timing import REQUEST_TIMEOUT, RETRY_DELAY, refresh_delay
 
 MAX_BACKOFF: Final = 1.0
@@ -36,22 +35,32 @@ STOP_GRACE: Final = 2.0
 
 
 class Manager(Protocol):
-    """The next hop of a client; connections stand on our segment. ``controlplane.client.manager`` has it."""
+    """The next hop of a client, ``controlplane.client.manager``; deadlines are times of the event loop."""
 
     async def find(self, wish: Wish) -> Connection | None:
         """The connection of that id as the manager has it, ``None`` = it has none."""
 
-    async def request(self, wish: Wish, connection: Connection, timeout: float) -> Connection:
+    async def request(self, wish: Wish, connection: Connection, *, deadline: float) -> Connection:
         """Request it; the answer has passed the client's policies. NsmError otherwise.
 
         A first answer that is refused has been closed.
         """
 
-    async def close(self, connection: Connection, timeout: float) -> None:
+    async def close(self, wish: Wish, connection: Connection, *, deadline: float) -> None:
         """Close it."""
 
     def forget(self, connection_id: str) -> None:
         """No more news about it."""
+
+
+class DataPath(Protocol):
+    """Whether packets flow; ``controlplane.client.liveness`` asks by ping."""
+
+    async def alive(self, connection: Connection) -> bool:
+        """Now."""
+
+    async def failed(self, current: Callable[[], Connection]) -> None:
+        """Return when they do not any more."""
 
 
 class Phase(Enum):
@@ -71,7 +80,7 @@ class ClientSession:
         wish: Wish,
         manager: Manager,
         *,
-        liveness: Liveness | None = None,
+        liveness: DataPath | None = None,
         occupied: Callable[[], Iterable[str]] = tuple,
         on_change: Callable[["ClientSession"], None] = lambda _session: None,
         request_timeout: float = REQUEST_TIMEOUT,
@@ -90,6 +99,7 @@ class ClientSession:
         self._connection: Connection | None = None
         self._asked_to_exclude: tuple[str, ...] = ()
         self._looked = False
+        self._dropped = False
         self._triggers: deque[Trigger] = deque()
         self._wake = asyncio.Event()
         self._up = asyncio.Event()
@@ -103,9 +113,20 @@ class ClientSession:
         """The connection as last agreed, on our segment; ``None`` = never agreed yet."""
         return self._connection
 
-    def start(self) -> None:
-        """Begin; returns at once."""
+    @property
+    def was_up(self) -> bool:
+        """Whether it has ever been up."""
+        return self._up.is_set()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether ``close`` has been called."""
+        return self._stopping.is_set()
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin; returns the task at once, which ends by ``close`` only."""
         self._task = asyncio.create_task(self._run(), name=f"session {self.wish.id}")
+        return self._task
 
     async def connected(self) -> Connection:
         """Wait until it is up the first time."""
@@ -118,13 +139,6 @@ class ClientSession:
         if self._connection is None or not self._up.is_set():
             raise NsmError(Code.CANCELLED, f"the client was stopped before {self.wish.id} was connected")
         return self._connection
-
-    async def failed(self) -> None:
-        """Return when the session's task ended although it was not asked to: raises what it died of."""
-        if self._task is not None:
-            await asyncio.wait({self._task})
-            if not self._task.cancelled():
-                self._task.result()
 
     def news(self, connection: Connection, *, lost: bool = False) -> None:
         """What the manager says of this connection; ``lost`` = its monitor stream broke."""
@@ -151,7 +165,7 @@ class ClientSession:
             if known is None and self._task is not None:
                 known = await self._manager.find(self.wish)
             if known is not None:
-                await self._manager.close(known, CLOSE_TIMEOUT)
+                await self._manager.close(self.wish, known, deadline=_from_now(CLOSE_TIMEOUT))
         except NsmError as error:
             self._log.warning("close.failed", reason=str(error))
         self._manager.forget(self.wish.id)
@@ -186,7 +200,7 @@ class ClientSession:
         others = tuple(self._occupied())
         asked = excluding(asked, others, self._asked_to_exclude)
         self._asked_to_exclude = others
-        answer = await self._manager.request(self.wish, asked, self._timeout)
+        answer = await self._manager.request(self.wish, asked, deadline=_from_now(self._timeout))
         await self._settle(answer, is_first=self._connection is None or action is Action.RESELECT)
 
     async def _settle(self, answer: Connection, *, is_first: bool) -> None:
@@ -197,11 +211,10 @@ class ClientSession:
         except NsmError:
             if is_first:
                 with suppress(NsmError):
-                    await self._manager.close(answer, CLOSE_TIMEOUT)
+                    await self._manager.close(self.wish, answer, deadline=_from_now(CLOSE_TIMEOUT))
             raise
         self._accept(replace(ours, state=State.UP))
-        if self._liveness is not None and (self._pulse is None or self._pulse.done()):
-            self._pulse = asyncio.create_task(self._watch_data_path(), name=f"liveness {self.wish.id}")
+        self._start_pulse()
 
     def _accept(self, connection: Connection) -> None:
         """This is the connection now."""
@@ -210,6 +223,7 @@ class ClientSession:
         changed = self._connection is None or _facts(self._connection) != _facts(connection)
         self._connection = connection
         was, self.phase, self.reason = self.phase, Phase.UP, ""
+        self._dropped = False
         self._up.set()
         if changed or was is not Phase.UP:
             self._on_change(self)
@@ -226,27 +240,31 @@ class ClientSession:
             return
         self._log.info("left_over.closed", found=found.network_service)
         with suppress(NsmError):
-            await self._manager.close(found, CLOSE_TIMEOUT)
+            await self._manager.close(self.wish, found, deadline=_from_now(CLOSE_TIMEOUT))
 
     async def _drop(self) -> None:
         """The Close before a reselect; its failure does not matter (reference §3.4)."""
         self._stop_pulse()
-        if self._connection is None:
+        if self._connection is None or self._dropped:
             return
+        self._dropped = True
         try:
-            await self._manager.close(self._connection, CLOSE_TIMEOUT)
+            await self._manager.close(self.wish, self._connection, deadline=_from_now(CLOSE_TIMEOUT))
         except NsmError as error:
             self._log.info("reselect.close_failed", reason=str(error))
 
     async def _next(self, action: Action, delay: float) -> Action:
-        """What to do next: ``action`` after ``delay`` seconds, or what a trigger asks for before that."""
+        """What to do next: ``action`` after ``delay`` seconds, or what a trigger asks for before that.
+
+        While a Request is failing, only the need to reselect is news.
+        """
         try:
             async with asyncio.timeout(delay):
                 while not self._stopping.is_set():
                     self._wake.clear()
-                    while self._triggers:
+                    while self._triggers and action is not Action.RESELECT:
                         chosen = await self._decide(self._triggers.popleft())
-                        if chosen is not Action.WAIT:
+                        if chosen is Action.RESELECT or (chosen is Action.REQUEST and self.phase is Phase.UP):
                             return chosen
                     await self._wake.wait()
         except TimeoutError:
@@ -254,7 +272,14 @@ class ClientSession:
         return action
 
     async def _decide(self, trigger: Trigger) -> Action:
-        raise NotImplementedError
+        """What a trigger asks for; whether packets still flow is asked where it matters."""
+        alive: bool | None = None
+        if self._liveness is not None and self._connection is not None and trigger in NEEDS_DATA_PLANE:
+            alive = await self._liveness.alive(self._connection)
+        action = decide(trigger, data_plane_alive=alive)
+        if action is not Action.WAIT:
+            self._log.info("heal", trigger=trigger.value, data_plane_alive=alive, action=action.value)
+        return action
 
     async def _watch_data_path(self) -> None:
         assert self._liveness is not None
@@ -270,6 +295,10 @@ class ClientSession:
         self._triggers.append(trigger)
         self._wake.set()
 
+    def _start_pulse(self) -> None:
+        if self._liveness is not None and (self._pulse is None or self._pulse.done()):
+            self._pulse = asyncio.create_task(self._watch_data_path(), name=f"liveness {self.wish.id}")
+
     def _stop_pulse(self) -> None:
         if self._pulse is not None:
             self._pulse.cancel()
@@ -279,6 +308,8 @@ class ClientSession:
         reason = str(error)
         if reason != self.reason:
             self._log.warning("request.failed", reason=reason, failures=failures)
+        if self._up.is_set() and not self._dropped:
+            self._start_pulse()  # packets may still flow, and may stop while we try
         self._set(Phase.HEALING if self._up.is_set() else Phase.CONNECTING, reason)
 
     def _pause(self, failures: int) -> float:
@@ -292,6 +323,10 @@ class ClientSession:
         self.phase, self.reason = phase, reason
         if changed:
             self._on_change(self)
+
+
+def _from_now(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
 
 
 def _facts(connection: Connection) -> tuple[object, ...]:

@@ -71,6 +71,37 @@ def test_no_address_handed_out_lies_in_an_excluded_prefix_over_1000_random_sets(
     assert handed_out > EXCLUSION_SETS  # the sets left room enough to mean something
 
 
+def test_exclusions_hold_for_every_group_family_and_refresh_over_1000_random_sets() -> None:
+    """Groups of several prefixes, both families; the second set of exclusions arrives with a refresh."""
+    chance = random.Random(20261125)
+    replaced = kept = 0
+    for _ in range(EXCLUSION_SETS):
+        halves = [[ip_network("10.0.0.0/27"), ip_network("10.0.0.32/27")], [SIXES]]
+        pool = PointToPointIpam(halves, strict=chance.random() < 0.5)
+        context = IpContext()
+        for _ in range(2):
+            excluded = [
+                str(
+                    ip_network((int(net[0]) + chance.randrange(64), chance.randrange(*lengths)), strict=False)
+                )
+                for net, lengths in ((POOL, (27, 33)), (SIXES, (123, 129)))
+                for _ in range(chance.randrange(4))
+            ]
+            before = context
+            got = answer(pool, "c", replace(context, excluded_prefixes=tuple(excluded)))
+            if isinstance(got, Code):
+                assert got is Code.RESOURCE_EXHAUSTED
+                continue
+            context = got
+            assert [address.version for address in addresses(got)] == [4, 6, 4, 6]
+            assert not any(address in ip_network(text) for address in addresses(got) for text in excluded)
+            if before.src_ip_addrs:
+                replaced += got.src_ip_addrs != before.src_ip_addrs
+                kept += got.src_ip_addrs == before.src_ip_addrs
+    assert replaced > EXCLUSION_SETS // 10  # both happened often enough to mean something
+    assert kept > EXCLUSION_SETS // 10
+
+
 def test_no_address_is_held_twice_over_500_cycles_with_a_crash_in_the_middle() -> None:
     """Half of the clients refresh after the crash, in random order, between newcomers."""
     chance = random.Random(7)

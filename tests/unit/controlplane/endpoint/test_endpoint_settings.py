@@ -1,5 +1,6 @@
 """The endpoint's variables under upstream's names; every mistake names its variable and the expectation."""
 
+import asyncio
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -92,23 +93,27 @@ async def test_policies_follow_the_file_and_a_broken_one_changes_nothing(tmp_pat
         PolicyFile(path)
 
 
+def timer_of(idle: Idle) -> asyncio.TimerHandle | None:
+    return idle._timer
+
+
 async def test_idle_counts_only_while_there_is_no_connection() -> None:
     ended: list[bool] = []
     idle = Idle(10.0, lambda: ended.append(True))
     idle.start()
-    first = idle._timer
+    first = timer_of(idle)
     assert first is not None
     idle.busy("a")
     assert first.cancelled()
     idle.busy("b")
     idle.gone("a")
-    assert idle._timer is None
+    assert timer_of(idle) is None
     idle.gone("b")
-    second = idle._timer
+    second = timer_of(idle)
     assert second is not None
     second._run()
     assert ended == [True]
     idle.stop()
     never = Idle(0.0, lambda: ended.append(True))
     never.start()
-    assert never._timer is None
+    assert timer_of(never) is None
