@@ -149,7 +149,7 @@ class SpiffeSource:
         for callback in list(self._callbacks.values()):
             try:
                 callback(material)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a subscriber's fault must not end the supervision
                 _log.exception("identity.subscriber_failed")
 
     def _complain(self, reason: str) -> None:
