@@ -45,6 +45,10 @@ def netns() -> Iterator[Path]:
         namespaces.delete(name)
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_every_source_asks_every_target_of_its_family() -> None:
     assert [(str(src), str(dst)) for src, dst in pairs_of(BOTH)] == [
         ("10.0.0.1", "10.0.0.0"),
@@ -66,12 +70,12 @@ async def test_a_namespace_that_is_gone_is_not_alive(tmp_path: Path) -> None:
 @pytest.mark.netns
 async def test_echoes_are_answered_inside_the_namespace_and_nothing_of_us_stays(netns: Path) -> None:
     home = os.stat(OWN_NETNS).st_ino  # noqa: PTH116 - the link's target
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     pairs = [(ip_address("127.0.0.1"), ip_address("127.0.0.1")), (ip_address("::1"), ip_address("::1"))]
     pairs.append((ip_address("10.98.0.1"), ip_address("127.0.0.1")))
     assert await silent_pair(netns, pairs, 5.0) is None
     assert os.stat(OWN_NETNS).st_ino == home  # noqa: PTH116
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.netns
