@@ -62,7 +62,13 @@ def _counted(topology: Topology, left: list[str], *, keep: bool) -> Iterator[Non
 
 
 def _run(
-    topology: Topology, payloads: tuple[str, ...], progress: Progress, seconds: float, *, keep: bool, as_json: bool
+    topology: Topology,
+    payloads: tuple[str, ...],
+    progress: Progress,
+    seconds: float,
+    *,
+    keep: bool,
+    as_json: bool,
 ) -> Demonstration:
     built = world.up(topology, progress)
     try:
@@ -80,7 +86,13 @@ def _run(
 
 
 def _conclude(
-    shown: Demonstration, dataplane: str, problems: list[str], topology: Topology, *, keep: bool, as_json: bool
+    shown: Demonstration,
+    dataplane: str,
+    problems: list[str],
+    topology: Topology,
+    *,
+    keep: bool,
+    as_json: bool,
 ) -> None:
     if as_json:
         emit_json(

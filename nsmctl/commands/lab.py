@@ -14,7 +14,9 @@ from nsmctl.lab.processes import marked
 from nsmctl.lab.progress import Progress
 from nsmctl.lab.topology import Topology, mark
 
-app = typer.Typer(help="A mesh of two or more nodes on this machine, as network namespaces.", no_args_is_help=True)
+app = typer.Typer(
+    help="A mesh of two or more nodes on this machine, as network namespaces.", no_args_is_help=True
+)
 
 
 @app.command()

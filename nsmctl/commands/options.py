@@ -41,7 +41,10 @@ Dataplane = Annotated[
         "--dataplane", help="auto takes VPP where one is installed and you are root, else the kernel."
     ),
 ]
-Mtu = Annotated[int, typer.Option("--mtu", help="MTU of the cable between the nodes, bytes.", min=1280, max=9000)]
+Mtu = Annotated[
+    int, typer.Option("--mtu", help="MTU of the cable between the nodes, bytes.", min=1280, max=9000)
+]
 Payload = Annotated[
-    str, typer.Option("--payload", help="ip (WireGuard between nodes) or ethernet (VXLAN).", callback=_payload)
+    str,
+    typer.Option("--payload", help="ip (WireGuard between nodes) or ethernet (VXLAN).", callback=_payload),
 ]

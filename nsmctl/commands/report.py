@@ -49,7 +49,9 @@ def show_outcome(outcome: Outcome) -> None:
     typer.echo(f"  TCP, one stream: {outcome.gbit_s:.2f} Gbit/s")
     sent = sum(v.forward.sent + v.back.sent for v in outcome.cut)
     arrived = sum(v.forward.received + v.back.received for v in outcome.cut)
-    typer.echo(f"  tunnel cut: {sent} probes sent, {arrived} arrived, {outcome.dropped_by_cut} packets dropped by the cut")
+    typer.echo(
+        f"  tunnel cut: {sent} probes sent, {arrived} arrived, {outcome.dropped_by_cut} packets dropped by the cut"
+    )
     for problem in outcome.problems:
         typer.echo(f"  PROBLEM: {problem}")
     typer.echo()

@@ -14,7 +14,9 @@ from nsmctl.lab.world import World
 
 def endpoint(
     service: Annotated[str, typer.Argument(help="Name of the network service to offer.")],
-    name: Annotated[str, typer.Option(help="Name of the endpoint; default: the service's with -endpoint.")] = "",
+    name: Annotated[
+        str, typer.Option(help="Name of the endpoint; default: the service's with -endpoint.")
+    ] = "",
     node: options.Node = "n2",
     payload: options.Payload = "IP",
     cidr: Annotated[str, typer.Option(help="Address pools, a pair from each group: [a,b],[c].")] = POOLS,
@@ -33,7 +35,9 @@ def endpoint(
 
 
 def connect(
-    services: Annotated[list[str], typer.Argument(help="Services: name, or kernel://name[@domain]/interface?k=v.")],
+    services: Annotated[
+        list[str], typer.Argument(help="Services: name, or kernel://name[@domain]/interface?k=v.")
+    ],
     name: Annotated[str, typer.Option(help="Name of the client.")] = "client",
     node: options.Node = "n1",
     label: Annotated[list[str] | None, typer.Option(help="key=value; several times.")] = None,

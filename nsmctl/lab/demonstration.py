@@ -86,9 +86,9 @@ class Demonstration:
         ends = {"client": self._netns(client), "endpoint": self._netns(server)}
         flows = flows_of(connection)
         before = self._tunnels(ends)
-        with self.progress.step(f"{payload}: {self.seconds:.0f} s of 1 kHz probes both ways"):
-            with Probes(flows, rate=1000, seconds=self.seconds, **ends) as running:
-                probes = running.finish()
+        step = self.progress.step(f"{payload}: {self.seconds:.0f} s of 1 kHz probes both ways")
+        with step, Probes(flows, rate=1000, seconds=self.seconds, **ends) as running:
+            probes = running.finish()
         tunnels = {node: now.since(before[node]) for node, now in self._tunnels(ends).items()}
         with self.progress.step(f"{payload}: TCP throughput"):
             gbit_s = throughput.tcp(address=flows[0].endpoint, **ends)

@@ -1,20 +1,16 @@
 """Wait for a daemon's ``ready`` event in its log: woken by inotify and by the process's end, never by a timer."""
 
-import ctypes
 import json
 import os
-import select
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from nsmctl.errors import LabError
 from nsmctl.lab.processes import Process
-
-_IN_MODIFY: Final = 0x2
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+from nsmctl.lab.watch import IN_MODIFY, Waker, watching
 
 
 def wait_event(
@@ -77,41 +73,17 @@ class _Lines:
                         yield value
 
 
-class _Waker:
-    """A poller that empties the inotify queue whenever it wakes, so that the next wait is for news."""
-
-    def __init__(self, notify: int) -> None:
-        self._notify = notify
-        self._poller = select.poll()
-
-    def register(self, fd: int) -> None:
-        self._poller.register(fd, select.POLLIN)
-
-    def poll(self, timeout_ms: float) -> bool:
-        """Whether something happened within ``timeout_ms``."""
-        woken = self._poller.poll(timeout_ms)
-        with suppress(BlockingIOError):
-            os.read(self._notify, 65536)
-        return bool(woken)
-
-
 @contextmanager
-def _watched(process: Process) -> Iterator["_Waker"]:
-    """A poller woken when the log grows or the process ends."""
-    notify = _LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-    if notify < 0 or _LIBC.inotify_add_watch(notify, process.log.encode(), _IN_MODIFY) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), process.log)
-    poller = _Waker(notify)
-    fds = [notify]
-    try:
-        poller.register(notify)
+def _watched(process: Process) -> Iterator[Waker]:
+    """Woken when the log grows or the process ends."""
+    with watching(Path(process.log), IN_MODIFY) as waker:
         try:
-            fds.append(os.pidfd_open(process.pid))
-            poller.register(fds[1])
+            ended = os.pidfd_open(process.pid)
         except ProcessLookupError:
-            pass
-        yield poller
-    finally:
-        for fd in fds:
-            os.close(fd)
+            yield waker
+            return
+        try:
+            waker.register(ended)
+            yield waker
+        finally:
+            os.close(ended)
