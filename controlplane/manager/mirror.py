@@ -28,7 +28,7 @@ class _Half(Generic[T]):
     """The copy of one kind of entry. ``seen``: what this watch has confirmed."""
 
     def __init__(self, matches: Callable[[T, T], bool]) -> None:
-        self.matches = matches
+        self.matches: Callable[[T, T], bool] = matches
         self.entries: dict[str, T] = {}
         self.hub: Hub[T] = Hub()
         self._seen: set[str] = set()

@@ -5,6 +5,7 @@ An endpoint that is gone from the registry closes nothing: it may be alive while
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Final
 
 import structlog
@@ -70,7 +71,7 @@ class ServiceWatch:
             )
             task = asyncio.ensure_future(self._close_one(connection.id))
             self._closing[connection.id] = task
-            task.add_done_callback(lambda done, own=connection.id: self._done(own, done))
+            task.add_done_callback(partial(self._done, connection.id))
 
     async def _close_one(self, connection_id: str) -> None:
         await self._close(connection_id, REASON)

@@ -1,9 +1,9 @@
 """Settings of ``nsm-manager``, upstream's names (reference §5.1)."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nsm.service.config import (
     REGISTRY_CLIENT_POLICIES,
@@ -18,6 +18,13 @@ from nsm.service.config import (
 EXCLUDED_PREFIXES = "/var/lib/networkservicemesh/config/excluded_prefixes.yaml"
 
 
+def _required(url: str) -> str:
+    """Upstream takes an empty URL and then finds no forwarder for any Request (trap 57)."""
+    if not url:
+        raise ValueError("expected the URL of a registry, got ''")
+    return url
+
+
 class ManagerSettings(NsmSettings):
     """What the manager of a node can be told."""
 
@@ -28,7 +35,7 @@ class ManagerSettings(NsmSettings):
         default=("unix:///var/lib/networkservicemesh/nsm.io.sock",),
         description="the first tcp:// one is how other nodes reach us",
     )
-    registry_url: Target = "tcp://localhost:5001"
+    registry_url: Annotated[Target, AfterValidator(_required)] = "tcp://localhost:5001"
     registry_server_policies: TextList = REGISTRY_SERVER_POLICIES
     registry_client_policies: TextList = REGISTRY_CLIENT_POLICIES
     forwarder_network_service_name: str = "forwarder"

@@ -188,7 +188,9 @@ class RegistryServer:
         """``path_ids`` as upstream writes them; the first, by which names are bound, comes from the first token."""
         path = arrival.path
         caller = arrival.caller.text if arrival.caller else ""
-        ids = put_path_ids(entry.path_ids, path.index, self._subject(caller), self._tokens.spiffe_id)
+        ids: tuple[str, ...] = put_path_ids(
+            entry.path_ids, path.index, self._subject(caller), self._tokens.spiffe_id
+        )
         return replace(entry, path_ids=(self._subject(path.tokens[0]), *ids[1:]))
 
     def _subject(self, token: str) -> str:
