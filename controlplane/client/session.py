@@ -17,11 +17,11 @@ from typing import Final, Protocol
 import structlog
 
 from controlplane.client.excluded import check, excluding
-from controlplane.client.heal import NEEDS_DATA_PLANE, Action, Trigger, decide
 from controlplane.client.wish import Wish
 from nsm.model.connection import Connection, State
 from nsm.model.errors import Code, NsmError
 from nsm.session.begin import reselect
+from nsm.session.heal import Action, Trigger, asks_liveness, decide
 from nsm.session.timing import REQUEST_TIMEOUT, RETRY_DELAY, refresh_delay
 
 MAX_BACKOFF: Final = 1.0
@@ -274,11 +274,11 @@ class ClientSession:
     async def _decide(self, trigger: Trigger) -> Action:
         """What a trigger asks for; whether packets still flow is asked where it matters."""
         alive: bool | None = None
-        if self._liveness is not None and self._connection is not None and trigger in NEEDS_DATA_PLANE:
+        if self._liveness is not None and self._connection is not None and asks_liveness(trigger):
             alive = await self._liveness.alive(self._connection)
-        action = decide(trigger, data_plane_alive=alive)
+        action = decide(trigger, alive)
         if action is not Action.WAIT:
-            self._log.info("heal", trigger=trigger.value, data_plane_alive=alive, action=action.value)
+            self._log.info("heal", trigger=trigger.value, is_alive=alive, action=action.value)
         return action
 
     async def _watch_data_path(self) -> None:

@@ -1,5 +1,6 @@
 """``nsm-endpoint``."""
 
+import asyncio
 import sys
 
 from controlplane.endpoint.policy_routes import PolicyRouteError
@@ -10,16 +11,22 @@ from nsm.service.daemon import Daemon, open_node, run
 
 
 async def serve(settings: EndpointSettings, daemon: Daemon) -> None:
-    """Serve until told to stop, or idle for long enough."""
+    """Serve until told to stop, or idle for long enough; ``ready`` is logged once registered."""
     async with open_node(settings) as node:
         endpoint = Endpoint(settings, node, on_idle=daemon.stopping.set)
+        starting = asyncio.create_task(endpoint.start(), name="start")
+        stopping = asyncio.create_task(daemon.stopping.wait(), name="stopping")
         try:
-            urls = await endpoint.start()
-            daemon.ready(
-                name=settings.name, services=settings.service_names, listen_on=urls, netns=settings.netns
-            )
-            await daemon.stopping.wait()
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                urls = starting.result()
+                facts = {"services": settings.service_names, "listen_on": urls, "netns": settings.netns}
+                daemon.ready(name=settings.name, **facts)
+                await stopping
         finally:
+            starting.cancel()
+            stopping.cancel()
+            await asyncio.wait({starting, stopping})
             await endpoint.stop()
 
 
