@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forwarder_vpp.dataplane.contract.intent import NetnsId
 from forwarder_vpp.dataplane.contract.items import Descriptor, Item, Key
+from forwarder_vpp.dataplane.netlink.link_config import LinkConfig
+from forwarder_vpp.dataplane.netlink.veth import Veth
+from forwarder_vpp.dataplane.vpp.messages.acl import AclDump
+from forwarder_vpp.dataplane.vpp.messages.interface import InterfaceDump
+from forwarder_vpp.dataplane.vpp.messages.ip import NeighbourDump
+from forwarder_vpp.dataplane.vpp.messages.l2 import L2XconnectDump
+from forwarder_vpp.dataplane.vpp.messages.l3xc import L3xcDump
+from forwarder_vpp.dataplane.vpp.messages.wireguard import PeerDump
+from forwarder_vpp.dataplane.vpp.objects.all import vpp_descriptors
+from forwarder_vpp.dataplane.vpp.objects.udp_port import UdpPort, UdpPorts
 from forwarder_vpp.dataplane.vpp.process import VppProcess
 from forwarder_vpp.dataplane.vpp.session import VppSession
 from nsmctl.lab.namespaces import entered
@@ -67,6 +78,104 @@ class Executor:
                 await self.descriptors[item.key.kind].delete(item, handle, self.handles)
                 del self.handles.known[item.key], self.items[item.key]
             waiting = [each for each in waiting if each.key in self.items]
+
+
+class IpVeths:
+    """``Veth`` items by ``ip``: these tests are about VPP, not about netlink. ``names``: netns of each id."""
+
+    kind = "veth"
+
+    def __init__(self, node: str, names: Mapping[NetnsId, str]) -> None:
+        self._node = node
+        self._names = names
+
+    async def create(self, item: Veth, handles: object) -> object:
+        """The pair, both ends up, IPv6 silent at the node."""
+        place = self._names[item.near.netns]
+        near = ("name", item.near.name, "netns", place, "address", item.near.mac, "mtu", str(item.mtu))
+        far = ("name", item.far.name, "address", item.far.mac, "mtu", str(item.mtu))
+        inside(self._node, "ip", "link", "add", *far, "type", "veth", "peer", *near)
+        inside(self._node, "sysctl", "-qw", f"net.ipv6.conf.{item.far.name}.disable_ipv6=1")
+        inside(self._node, "ip", "link", "set", item.far.name, "up")
+        inside(place, "ip", "link", "set", item.near.name, "up")
+        return None
+
+    async def delete(self, item: Veth, handle: object, handles: object) -> None:
+        inside(self._node, "ip", "link", "del", item.far.name)
+
+
+class IpLinkConfigs:
+    """``LinkConfig`` items by ``ip``."""
+
+    kind = "link_config"
+
+    def __init__(self, names: Mapping[NetnsId, str]) -> None:
+        self._names = names
+
+    async def create(self, item: LinkConfig, handles: object) -> object:
+        place, device = self._names[item.netns], ("dev", item.interface)
+        for address in item.addresses:
+            inside(place, "ip", "addr", "add", address, *device, *(("nodad",) if ":" in address else ()))
+        for each in item.neighbours:
+            words = ("ip", "neigh", "add", each.ip, "lladdr", each.hardware_address)
+            inside(place, *words, *device, "nud", "permanent")
+        for route in item.routes:
+            inside(place, "ip", "route", "add", route.prefix, *device)
+        return None
+
+    async def delete(self, item: LinkConfig, handle: object, handles: object) -> None:
+        """Goes with the link."""
+
+
+class HeldPorts(UdpPorts):
+    """Sockets in the node's namespace."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__()
+        self._path = Path(f"/run/netns/{node}")
+
+    async def create(self, item: UdpPort, handles: Any) -> object:
+        with entered(self._path):
+            return await super().create(item, handles)  # never leaves this turn of the loop
+
+
+@dataclass
+class Node:
+    """One VPP with an executor for everything it may hold."""
+
+    netns: str
+    process: VppProcess
+    session: VppSession
+    executor: Executor
+
+    def cli(self, *words: str) -> str:
+        return run("vppctl", "-s", str(self.process.runtime_dir / "cli.sock"), *words)
+
+    async def census(self) -> list[str]:
+        """Everything in VPP beside what it is born with, asked for message by message."""
+        found = [f"interface {each.interface_name}" for each in await self.session.dump(InterfaceDump())]
+        found += [f"l2 {each}" for each in await self.session.dump(L2XconnectDump())]
+        found += [f"l3 {each.sw_if_index}" for each in await self.session.dump(L3xcDump())]
+        found += [f"peer {each.peer_index}" for each in await self.session.dump(PeerDump())]
+        found += [f"acl {each.tag}" for each in await self.session.dump(AclDump())]
+        for family in (0, 1):
+            neighbours = await self.session.dump(NeighbourDump(af=family))
+            found += [
+                f"neighbour {each.sw_if_index} {each.ip_address}" for each in neighbours if each.flags & 1
+            ]
+        return sorted(found)
+
+
+@contextlib.asynccontextmanager
+async def node(netns: str, folder: Path, binary: str, names: Mapping[NetnsId, str]) -> Any:
+    """A node in ``netns`` with a VPP of its own; workloads are in ``names``."""
+    async with vpp_in(netns, folder, binary) as (process, session):
+        ports = HeldPorts(netns)
+        kinds: list[Any] = [ports, IpVeths(netns, names), IpLinkConfigs(names), *vpp_descriptors(session)]
+        try:
+            yield Node(netns, process, session, Executor({each.kind: each for each in kinds}))
+        finally:
+            ports.close()
 
 
 @contextlib.contextmanager
