@@ -72,13 +72,16 @@ async def manager(settings: ManagerSettings, node: Node) -> AsyncIterator[Manage
     def changed(connection_id: str, connection: Connection) -> None:
         hop.publish(connection_id, lambda _stored: connection)
 
+    async def mismatched(connection_id: str) -> None:
+        await hop.close_connection(connection_id, "role")
+
     next_hop = NextHop(settings.name, node.channels, changed)
     role = ManagerRole(
         next_hop, mirror, local, labels, prefixes, forwarder_service=settings.forwarder_network_service_name
     )
     hop = HopServer(settings.name, role, tokens=node.tokens, policies=node.policies, is_endpoint=False)
     hop.serve(server)
-    watch = ServiceWatch(mirror, hop.connections, hop.close_connection)
+    watch = ServiceWatch(mirror, hop.connections, mismatched)
     prefixes.start()
     mirror.start()
     try:

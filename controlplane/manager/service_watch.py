@@ -14,7 +14,6 @@ from controlplane.manager.mirror import Mirror
 from nsm.model.connection import Connection
 from nsm.session.matching import select_endpoints
 
-REASON: Final = "the service no longer selects the endpoint"
 _LOG: Final = structlog.get_logger()
 
 
@@ -25,9 +24,9 @@ class ServiceWatch:
         self,
         mirror: Mirror,
         connections: Callable[[], Iterable[Connection]],
-        close: Callable[[str, str], Awaitable[None]],
+        close: Callable[[str], Awaitable[None]],
     ) -> None:
-        """``close`` is called with the connection's id and the reason."""
+        """``close`` is called with the connection's id."""
         self._mirror = mirror
         self._connections = connections
         self._close = close
@@ -65,6 +64,7 @@ class ServiceWatch:
                 continue
             _LOG.warning(
                 "connection.mismatch",
+                reason="the service no longer selects the endpoint",
                 connection=connection.id,
                 service=connection.network_service,
                 endpoint=connection.network_service_endpoint_name,
@@ -74,7 +74,7 @@ class ServiceWatch:
             task.add_done_callback(partial(self._done, connection.id))
 
     async def _close_one(self, connection_id: str) -> None:
-        await self._close(connection_id, REASON)
+        await self._close(connection_id)
 
     def _done(self, connection_id: str, task: asyncio.Task[None]) -> None:
         self._closing.pop(connection_id, None)

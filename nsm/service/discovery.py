@@ -1,5 +1,6 @@
 """The endpoints that may serve a connection: found by name, or by service and matching (reference §3.9)."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,10 +45,9 @@ class Discovery:
         """
         if connection.network_service_endpoint_name:
             return Candidates("", (await self.by_name(connection.network_service_endpoint_name),))
-        service = await self._service(connection.network_service, connection.payload)
-        query = NetworkServiceEndpoint(network_service_names=(service.name,))
+        service, endpoints = await self._ask(connection)
         now = self._clock()
-        alive = [e for e in await self._registry.find_endpoints(query) if not is_expired(e, now)]
+        alive = [endpoint for endpoint in endpoints if not is_expired(endpoint, now)]
         chosen = select_endpoints(service, alive, connection.labels)
         if not chosen:
             why = f"none of {len(alive)} endpoints matches the labels" if alive else "it has no endpoint"
@@ -66,6 +66,20 @@ class Discovery:
             f"network service endpoint {name!r} is not registered",
             field="connection.network_service_endpoint_name",
         )
+
+    async def _ask(self, connection: Connection) -> tuple[NetworkService, list[NetworkServiceEndpoint]]:
+        """Service and endpoints in one round trip; what the registry says about the service counts first."""
+        name = connection.network_service
+        service, endpoints = await asyncio.gather(
+            self._service(name, connection.payload),
+            self._registry.find_endpoints(NetworkServiceEndpoint(network_service_names=(name,))),
+            return_exceptions=True,
+        )
+        if isinstance(service, BaseException):
+            raise service
+        if isinstance(endpoints, BaseException):
+            raise endpoints
+        return service, endpoints
 
     async def _service(self, name: str, payload: str) -> NetworkService:
         for service in await self._registry.find_services(NetworkService(name=name, payload=payload)):

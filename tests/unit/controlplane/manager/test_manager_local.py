@@ -50,7 +50,7 @@ def o_path(path: Path) -> int:
 
 
 def count() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_a_socket_is_dialled_through_its_descriptor(local: LocalEndpoints, listener: Path) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from controlplane.manager.mirror import Mirror
-from controlplane.manager.service_watch import REASON, ServiceWatch
+from controlplane.manager.service_watch import ServiceWatch
 from nsm.model.connection import Connection
 from nsm.model.endpoint import (
     Destination,
@@ -174,17 +174,14 @@ async def test_watches_of_the_copy_end_with_the_registrys(mirror: Mirror, regist
 async def test_only_a_service_that_no_longer_selects_the_endpoint_closes(
     mirror: Mirror, registry: FakeRegistry
 ) -> None:
-    closed: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-
-    async def close(connection_id: str, reason: str) -> None:
-        await closed.put((connection_id, reason))
+    closed: asyncio.Queue[str] = asyncio.Queue()
 
     chosen = Connection(id="1", network_service="s", network_service_endpoint_name="nse")
     others = (
         replace(chosen, id="2", network_service_endpoint_name="gone"),
         replace(chosen, id="3", network_service="t"),
     )
-    watch = ServiceWatch(mirror, lambda: (chosen, *others), close)
+    watch = ServiceWatch(mirror, lambda: (chosen, *others), closed.put)
     mirror.start()
     await current(mirror)
     assert watch.mismatched() == []
@@ -192,7 +189,7 @@ async def test_only_a_service_that_no_longer_selects_the_endpoint_closes(
     registry.tell(NetworkServiceResponse(replace(SERVICE, matches=(v1,))))
     registry.tell(NetworkServiceResponse(replace(SERVICE, matches=(v2,))))
     async with asyncio.timeout(10):
-        assert await closed.get() == ("1", REASON)
+        assert await closed.get() == "1"
     assert closed.empty()
     await watch.stop()
     await mirror.stop()
