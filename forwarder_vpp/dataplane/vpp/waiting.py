@@ -1,0 +1,89 @@
+"""Waits for VPP to say that an interface is up or a WireGuard peer has shaken hands: by event, never by polling."""
+
+import asyncio
+
+from forwarder_vpp.dataplane.contract.vpp import Vpp
+from forwarder_vpp.dataplane.vpp.messages.interface import (
+    LINK_UP,
+    InterfaceDump,
+    InterfaceEvent,
+    WantInterfaceEvents,
+)
+from forwarder_vpp.dataplane.vpp.messages.wireguard import ESTABLISHED, PeerDump, PeerEvent, WantPeerEvents
+from forwarder_vpp.dataplane.vpp.session import VppSession
+
+
+class Waiting:
+    """Flags of interfaces and peers as of their last event; ``pid`` is ours, VPP echoes it."""
+
+    def __init__(self, vpp: Vpp, pid: int) -> None:
+        self._vpp = vpp
+        self._pid = pid
+        self._links: dict[int, int] = {}
+        self._for_links: dict[int, set[asyncio.Future[None]]] = {}
+        self._for_peers: dict[int, set[asyncio.Future[None]]] = {}
+
+    async def subscribe(self, session: VppSession) -> None:
+        """Ask for the events, now and after every connect."""
+        want = WantInterfaceEvents(enable_disable=1, pid=self._pid)
+        await session.subscribe(InterfaceEvent, self._interface_event, want)
+        await session.subscribe(PeerEvent, self._peer_event)
+
+    def forget(self) -> None:
+        """VPP is another one: what is known of the old one means nothing."""
+        self._links.clear()
+
+    async def link_up(self, index: int) -> None:
+        """Until the interface has its link."""
+        if self._links.get(index, 0) & LINK_UP:
+            return
+        with _Place(self._for_links, index) as arrived:
+            found = await self._vpp.dump(InterfaceDump(sw_if_index=index))
+            if not any(each.flags & LINK_UP for each in found):
+                await arrived
+
+    async def established(self, index: int, peer: int) -> None:
+        """Until peer ``peer`` of interface ``index`` has a session."""
+        with _Place(self._for_peers, peer) as arrived:
+            await self._vpp.call(WantPeerEvents(index, peer, 1, self._pid))
+            found = await self._vpp.dump(PeerDump(peer_index=peer))
+            if not any(each.flags & ESTABLISHED for each in found):
+                await arrived
+
+    def _interface_event(self, event: InterfaceEvent) -> None:
+        if event.deleted:
+            self._links.pop(event.sw_if_index, None)
+            return
+        self._links[event.sw_if_index] = event.flags
+        if event.flags & LINK_UP:
+            _wake(self._for_links, event.sw_if_index)
+
+    def _peer_event(self, event: PeerEvent) -> None:
+        if event.flags & ESTABLISHED:
+            _wake(self._for_peers, event.peer_index)
+
+
+class _Place:
+    """One waiter in a table of waiters, removed whatever happens."""
+
+    def __init__(self, table: dict[int, set[asyncio.Future[None]]], index: int) -> None:
+        self._table = table
+        self._index = index
+        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def __enter__(self) -> "asyncio.Future[None]":
+        self._table.setdefault(self._index, set()).add(self._future)
+        return self._future
+
+    def __exit__(self, *_: object) -> None:
+        waiters = self._table.get(self._index, set())
+        waiters.discard(self._future)
+        if not waiters:
+            self._table.pop(self._index, None)
+        self._future.cancel()
+
+
+def _wake(table: dict[int, set[asyncio.Future[None]]], index: int) -> None:
+    for future in table.get(index, ()):
+        if not future.done():
+            future.set_result(None)
