@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import structlog
+from nsm.service.daemon import Daemon, open_node, run
 
 from controlplane.client.client import Client
 from controlplane.client.settings import ClientSettings
 from nsm.service.config import ConfigError, load, load_settings
-from nsm.service.daemon import Daemon, open_node, run
 
 
 async def serve(settings: ClientSettings, daemon: Daemon, config: Path | None = None) -> None:

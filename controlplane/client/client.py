@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import structlog
+from nsm.service.daemon import Node
 
 from controlplane.client.excluded import prefixes_of
 from controlplane.client.liveness import Liveness
@@ -21,7 +22,6 @@ from controlplane.client.wish import Wish
 from controlplane.workload import file_url, interface_name
 from nsm.model.connection import Connection
 from nsm.model.context import DnsConfig
-from nsm.service.daemon import Node
 
 
 class Client:

@@ -3,11 +3,12 @@
 import asyncio
 import sys
 
+from nsm.service.daemon import Daemon, open_node, run
+
 from controlplane.endpoint.policy_routes import PolicyRouteError
 from controlplane.endpoint.serving import Endpoint
 from controlplane.endpoint.settings import EndpointSettings
 from nsm.service.config import load_settings
-from nsm.service.daemon import Daemon, open_node, run
 
 
 async def serve(settings: EndpointSettings, daemon: Daemon) -> None:

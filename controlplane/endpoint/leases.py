@@ -57,6 +57,9 @@ class LeaseFile:
         self._kept[connection] = kept
         try:
             await self._write()
+        except asyncio.CancelledError:
+            self._put_back(connection, kept, before)
+            raise
         except OSError as error:
             self._put_back(connection, kept, before)
             raise NsmError(

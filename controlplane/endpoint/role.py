@@ -60,13 +60,16 @@ class EndpointRole:
 
         LeaseFileError when the file is broken: nothing is taken over then.
         """
+        if self._leases is None:
+            return 0
         loop = asyncio.get_running_loop()
-        kept = self._leases.load() if self._leases else {}
         now = self._clock()
-        for connection, entry in kept.items():
+        for connection, entry in self._leases.load().items():
             if entry.expires > now and self._ipam.install(connection, entry.lease):
                 timer = loop.call_later(entry.expires - now, self._expire, connection)
                 self._unconfirmed[connection] = timer
+            else:
+                self._leases.forget(connection)
         return len(self._unconfirmed)
 
     async def request(self, incoming: Incoming) -> Connection:

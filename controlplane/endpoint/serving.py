@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
+from nsm.service.daemon import Node
+from nsm.transport.server import Server
 
 from controlplane.endpoint.idle import Idle
 from controlplane.endpoint.ipam import PointToPointIpam
@@ -17,11 +19,9 @@ from controlplane.workload import file_url
 from nsm.model.connection import Connection
 from nsm.model.endpoint import NetworkService, NetworkServiceEndpoint
 from nsm.policy.rules import RegistryPolicies
-from nsm.service.daemon import Node
 from nsm.service.hop import HopServer
 from nsm.service.registration import Registration
 from nsm.service.registry import RegistryClient
-from nsm.transport.server import Server
 
 
 class Endpoint:
