@@ -9,7 +9,7 @@ from nsm.service.daemon import Node
 
 from controlplane.client.wish import Wish
 from nsm.model.connection import Connection, ConnectionEvent, MonitorScopeSelector
-from nsm.model.errors import NsmError
+from nsm.model.errors import Code, NsmError
 from nsm.model.path import PathSegment
 from nsm.service.next_hop import NextHop
 from nsm.wire.methods import MONITOR_CONNECTIONS
@@ -42,7 +42,10 @@ class NsmManager:
 
     async def request(self, wish: Wish, connection: Connection, *, deadline: float) -> Connection:
         """Request it; an answer that our policies refuse is closed if it is a new connection."""
-        answer = await self._hop.request(self._url, connection, wish.preferences, deadline=deadline)
+        try:
+            answer = await self._hop.request(self._url, connection, wish.preferences, deadline=deadline)
+        except TimeoutError as error:
+            raise NsmError(Code.DEADLINE_EXCEEDED, f"no answer of {self._url} in time") from error
         try:
             peer = await self._node.channels.get(self._url).peer()
             self._node.policies.client(answer.route, peer.leaf)

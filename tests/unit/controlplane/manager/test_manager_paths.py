@@ -130,7 +130,7 @@ class World:
             name=f"nsmgr-{number}",
             registry_url=self.registry_url,
             excluded_prefixes_file=self.directory / f"config-{number}" / "excluded_prefixes.yaml",
-            NODE_NAME=f"n{number}",
+            node_name=f"n{number}",
         )
         node = await self.node(f"manager/{number}")
         made = await self.stack.enter_async_context(manager(settings, node))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -107,14 +107,14 @@ class World:
         await self.role.close(cast("Closing", closing))
 
 
-def connection(*after: str, service: str = "s", own: str = "m-1", **changes: object) -> Connection:
+def connection(*after: str, service: str = "s", own: str = "m-1", **changes: Any) -> Connection:
     segments = (
         PathSegment("nsc", "c-1"),
         PathSegment("nsmgr", own),
         *(PathSegment(n, f"id-{n}") for n in after),
     )
     made = Connection(id=own, network_service=service, path=Path(1, segments))
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ async def test_the_only_forwarders_error_is_passed_on(world: World) -> None:
     ],
 )
 async def test_what_cannot_be_carried_is_named(
-    world: World, service: str, changes: dict[str, object], text: str
+    world: World, service: str, changes: dict[str, Any], text: str
 ) -> None:
     await world.forwarders("f1", labels={"sriov": "true"})
     with pytest.raises(NsmError, match=text) as caught:
