@@ -64,11 +64,24 @@ def find(session: Session, nsid: int, name: str, tags: Tags) -> Link:
     return _link(answer, nsid, tags)
 
 
-def stats(session: Session, nsid: int, index: int) -> Stats:
-    """The counters of a link; NetlinkError (ENODEV) if it is gone."""
-    body = _IFINFO.pack(0, 0, index, 0, 0) + wire.pack(_target(nsid))
-    (answer,) = session.ask(Message(wire.RTM_GETLINK, body), "to read counters")
+def stats(session: Session, nsid: int, name: str) -> Stats:
+    """The counters of the link of that name; NetlinkError (ENODEV) if it is gone."""
+    attributes = [*_target(nsid), (wire.IFLA_IFNAME, wire.text(name))]
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + wire.pack(attributes)
+    (answer,) = session.ask(Message(wire.RTM_GETLINK, body), f"to read the counters of {name}")
     return Stats(*_STATS.unpack_from(wire.unpack(answer[_IFINFO.size :])[wire.IFLA_STATS64]))
+
+
+def mtu_of_owner(session: Session, address: bytes) -> int | None:
+    """The MTU of the link that has ``address`` (packed), in the namespace of the session; ``None`` if none has."""
+    for body in session.dump(Message(wire.RTM_GETADDR, bytes(8)), "a list of addresses"):
+        attributes = wire.unpack(body[8:])
+        if (attributes.get(wire.IFA_LOCAL) or attributes.get(wire.IFA_ADDRESS)) == address:
+            index = int.from_bytes(body[4:8], "little" if wire.IS_LITTLE else "big")
+            message = Message(wire.RTM_GETLINK, _IFINFO.pack(0, 0, index, 0, 0))
+            (answer,) = session.ask(message, "to look at the tunnel's link")
+            return wire.number(wire.unpack(answer[_IFINFO.size :]), wire.IFLA_MTU)
+    return None
 
 
 def create(nsid: int, attributes: Iterable[Attribute], *, up: bool) -> Message:
@@ -85,6 +98,12 @@ def change(
     flags, mask = (wire.IFF_UP if up else 0), (0 if up is None else wire.IFF_UP)
     which = [] if index else [(wire.IFLA_IFNAME, wire.text(name))]
     body = _IFINFO.pack(0, 0, index, flags, mask) + wire.pack([*which, *_target(nsid), *attributes])
+    return Message(wire.RTM_SETLINK, body)
+
+
+def rename(nsid: int, index: int, name: str) -> Message:
+    """Another name for the link of that index; taken names are refused."""
+    body = _IFINFO.pack(0, 0, index, 0, 0) + wire.pack([*_target(nsid), (wire.IFLA_IFNAME, wire.text(name))])
     return Message(wire.RTM_SETLINK, body)
 
 

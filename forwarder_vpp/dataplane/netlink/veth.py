@@ -99,6 +99,7 @@ class VethDescriptor:
 
     async def dump(self, wanted: Mapping[Key, Item]) -> Sequence[Present]:
         """Every pair with our mark; one whose facts are not those of a whole pair has no item."""
+        _ = wanted
         pairs: dict[str, dict[str, Link]] = {}
         for link in await self._netlink.links():
             if link.kind == KIND and link.tag is not None and link.tag.role in {NEAR, FAR}:
