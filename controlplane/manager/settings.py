@@ -5,13 +5,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
+from controlplane.registry.settings import PolicyMasks
 from nsm.service.config import (
     REGISTRY_CLIENT_POLICIES,
     REGISTRY_SERVER_POLICIES,
     ListenUrls,
     NsmSettings,
     Target,
-    TextList,
     unprefixed,
 )
 
@@ -36,8 +36,8 @@ class ManagerSettings(NsmSettings):
         description="the first tcp:// one is how other nodes reach us",
     )
     registry_url: Annotated[Target, AfterValidator(_required)] = "tcp://localhost:5001"
-    registry_server_policies: TextList = REGISTRY_SERVER_POLICIES
-    registry_client_policies: TextList = REGISTRY_CLIENT_POLICIES
+    registry_server_policies: PolicyMasks = REGISTRY_SERVER_POLICIES
+    registry_client_policies: PolicyMasks = REGISTRY_CLIENT_POLICIES
     forwarder_network_service_name: str = "forwarder"
     excluded_prefixes_file: Path = Field(
         default=Path(EXCLUDED_PREFIXES), description="YAML file with the key prefixes; changes are noticed"

@@ -12,9 +12,9 @@ from nsm.transport.server import Server
 
 async def serve(settings: RegistrySettings, daemon: Daemon) -> None:
     """Serve until the daemon is asked to stop; entries stay in the store."""
-    store = await _open_store(settings.store)
     async with open_node(settings) as node:
         services, endpoints = registry_policies(node.verifier, settings.registry_server_policies)
+        store = await _open_store(settings.store)
         catalogue = Catalogue(store, services=services, endpoints=endpoints, lifetime=settings.expire_period)
         server = Server(node.identity)
         front = RegistryServer(

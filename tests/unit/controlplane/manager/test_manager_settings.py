@@ -53,6 +53,13 @@ def test_a_manager_needs_a_registry(monkeypatch: pytest.MonkeyPatch) -> None:
         load(ManagerSettings)
 
 
+@pytest.mark.parametrize("mask", ["/my/own.rego", "etc/nsm/opa/nothing/.*.rego", "("])
+def test_policies_that_are_not_built_in_are_refused(monkeypatch: pytest.MonkeyPatch, mask: str) -> None:
+    monkeypatch.setenv("NSM_REGISTRY_CLIENT_POLICIES", mask)
+    with pytest.raises(ConfigError, match="NSM_REGISTRY_CLIENT_POLICIES: expected"):
+        load(RegistrySettings)
+
+
 def test_the_registrys_store_and_period(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NSM_STORE", "memory")
     monkeypatch.setenv("NSM_EXPIRE_PERIOD", "1m30s")
