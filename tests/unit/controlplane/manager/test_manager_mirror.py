@@ -91,10 +91,20 @@ class FakeRegistry:
         self._watches.clear()
 
 
-async def current(mirror: Mirror, *, expected: bool = True) -> None:
+async def current(mirror: Mirror) -> None:
     async with asyncio.timeout(10):
-        while mirror.is_current is not expected:
-            await asyncio.sleep(0.001)
+        await mirror._current.wait()
+
+
+async def lose(mirror: Mirror, registry: FakeRegistry) -> None:
+    """The registry goes away; returns when the mirror knows, as whoever watches it does."""
+    watching = mirror.watch_services(NetworkService())
+    async with asyncio.timeout(10):
+        await anext(watching)
+        registry.go()
+        with pytest.raises(NsmError, match="went away"):
+            await anext(watching)
+    assert not mirror.is_current
 
 
 @pytest.fixture
@@ -131,8 +141,7 @@ async def test_while_the_registry_is_away_what_was_known_still_is(
 ) -> None:
     mirror.start()
     await current(mirror)
-    registry.go()
-    await current(mirror, expected=False)
+    await lose(mirror, registry)
     assert await mirror.find_services(NetworkService("s")) == [SERVICE]
     assert await mirror.find_endpoints(NetworkServiceEndpoint(name="nse")) == [ENDPOINT]
     with pytest.raises(NsmError, match="no registry"):
@@ -145,8 +154,7 @@ async def test_what_went_while_the_registry_was_away_is_gone_after_its_return(
 ) -> None:
     mirror.start()
     await current(mirror)
-    registry.go()
-    await current(mirror, expected=False)
+    await lose(mirror, registry)
     registry.endpoints = {"new": replace(ENDPOINT, name="new")}
     registry.is_away = False
     await current(mirror)

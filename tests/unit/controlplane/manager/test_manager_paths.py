@@ -4,12 +4,12 @@ Forwarder and endpoint are roles that only negotiate; everything else is what th
 """
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -18,7 +18,7 @@ from controlplane.manager.settings import ManagerSettings
 from controlplane.registry.catalogue import Catalogue
 from controlplane.registry.server import RegistryServer, registry_policies
 from controlplane.registry.store import MemoryStore
-from nsm.model.connection import Connection, State
+from nsm.model.connection import Connection, EventType, MonitorScopeSelector, State
 from nsm.model.context import ConnectionContext, IpContext
 from nsm.model.endpoint import Destination, Match, NetworkService, NetworkServiceEndpoint
 from nsm.model.errors import Code, NsmError
@@ -32,6 +32,7 @@ from nsm.service.next_hop import NextHop
 from nsm.service.registration import Registration
 from nsm.service.registry import RegistryClient
 from nsm.session.path import step
+from nsm.transport.call import Call
 from nsm.transport.server import Server
 from tests.fakes.identity import FakeAuthority
 from tests.fakes.node import fake_node
@@ -43,6 +44,7 @@ class EndpointRole:
     def __init__(self, netns: str) -> None:
         self.netns = netns
         self.open: set[str] = set()
+        self.closed = asyncio.Event()
         self.seen: list[Connection] = []
 
     async def request(self, incoming: Incoming) -> Connection:
@@ -56,6 +58,7 @@ class EndpointRole:
 
     async def close(self, closing: Closing) -> None:
         self.open.discard(closing.connection.id)
+        self.closed.set()
 
 
 class ForwarderRole:
@@ -71,7 +74,7 @@ class ForwarderRole:
         asked = incoming.connection
         for preference in incoming.preferences:
             if preference.type == KERNEL:
-                status = os.stat(preference.get(INODE_URL).removeprefix("file://"))
+                status = Path(preference.get(INODE_URL).removeprefix("file://")).stat()  # noqa: ASYNC240
                 self.namespaces.append((status.st_dev, status.st_ino))
         found = await self.discovery.candidates(asked)
         endpoint = found.endpoints[0]
@@ -252,7 +255,7 @@ async def test_one_node_gives_four_segments(served: World) -> None:
     assert (answer.route.index, answer.id, answer.state) == (0, "nsc-1-0", State.UP)
     assert answer.network_service_endpoint_name == "nse-1"
     assert (answer.payload, answer.labels) == ("IP", {"nodeName": "n1"})
-    own = os.stat("/proc/self/ns/net")
+    own = Path("/proc/self/ns/net").stat()  # noqa: ASYNC240
     assert forwarder.namespaces == [
         (own.st_dev, own.st_ino)
     ]  # the client's descriptor went through the manager
@@ -312,9 +315,11 @@ async def test_refreshes_and_new_clients_go_on_while_the_registry_is_away(world:
         endpoint = await world.endpoint(1, "icmp")
         workload = await world.workload(1)
         answer = await workload.request("icmp")
-    async with asyncio.timeout(10):
-        while made.mirror.is_current:
-            await asyncio.sleep(0.01)
+        lost = made.mirror.watch_services(NetworkService())
+        await anext(lost)
+    with pytest.raises(NsmError, match="went away"):
+        async with asyncio.timeout(10):
+            await anext(lost)
     again = await workload.request("icmp", answer)
     assert again.network_service_endpoint_name == "nse-1"
     fresh = replace(workload, name="nsc-new")
@@ -333,12 +338,13 @@ async def test_endpoints_return_to_a_registry_that_forgot_them(world: World) -> 
         await world.forwarder(1)
         await world.endpoint(1, "icmp")
     async with world.registry(world.registry_url) as catalogue:
+        viewer = RegistryClient((await world.node("viewer")).channels, world.registry_url)
         async with asyncio.timeout(20):
-            while catalogue.sizes["endpoints"] < 2 or catalogue.sizes["services"] < 1:
-                await asyncio.sleep(0.01)
-        workload = await world.workload(1)
-        async with asyncio.timeout(20):
-            answer = await workload.request("icmp")
+            for name in ("fwd-1", "nse-1"):
+                async with aclosing(viewer.watch_endpoints(NetworkServiceEndpoint(name=name))) as events:
+                    assert (await anext(events)).network_service_endpoint.name == name
+        assert catalogue.sizes["services"] == 1
+        answer = await (await world.workload(1)).request("icmp")
         assert names(answer) == ["nsc-1", "nsmgr-1", "fwd-1", "nse-1"]
 
 
@@ -352,8 +358,13 @@ async def test_a_service_that_selects_others_closes_the_connection(served: World
     only_v2 = Match({}, (Destination({"v": "2"}),), metadata={"p2p": "true"})
     await owner.register_service(NetworkService("icmp", "IP", (only_v2,)))
     async with asyncio.timeout(10):
-        while endpoint.open or made.hop.connections():
-            await asyncio.sleep(0.01)
+        await endpoint.closed.wait()
+    assert endpoint.open == set()
+    async with asyncio.timeout(10):
+        async for event in made.hop.monitor(MonitorScopeSelector(), cast("Call", None)):
+            if not event.connections or event.type is EventType.DELETE:
+                break
+    assert made.hop.connections() == ()
 
 
 async def test_what_other_nodes_and_tcp_callers_see(served: World) -> None:

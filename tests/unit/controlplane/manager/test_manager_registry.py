@@ -53,10 +53,10 @@ class FakeClient:
 
 class FakePolicies:
     def __init__(self) -> None:
-        self.freed: list[str] = []
+        self.freed: asyncio.Queue[str] = asyncio.Queue()
 
     def unregistered(self, name: str) -> None:
-        self.freed.append(name)
+        self.freed.put_nowait(name)
 
 
 class World:
@@ -162,9 +162,8 @@ async def test_the_end_of_a_registration_frees_socket_and_name(world: World) -> 
     world.remaining = 120.0  # a deadline beyond its life
     await world.register()
     async with asyncio.timeout(10):
-        while world.local.get("nse") is not None:
-            await asyncio.sleep(0)
-    assert world.policies.freed == ["nse"]
+        assert await world.policies.freed.get() == "nse"
+    assert world.local.get("nse") is None
     await world.registry.close()
 
 

@@ -175,7 +175,7 @@ async def test_errors_of_several_forwarders_are_all_told(world: World) -> None:
     await world.forwarders("f1", "f2")
     world.next_hop.refuses["tcp://f1:1"] = NsmError(Code.UNAVAILABLE, "down")
     world.next_hop.refuses["tcp://f2:1"] = NsmError(Code.INVALID_ARGUMENT, "no such payload")
-    with pytest.raises(NsmError, match="f1: UNAVAILABLE: down; f2: .*no such payload") as caught:
+    with pytest.raises(NsmError, match=r"f1: UNAVAILABLE: down; f2: .*no such payload") as caught:
         await world.request(connection())
     assert caught.value.code is Code.INVALID_ARGUMENT
 
