@@ -1,1 +1,1 @@
-"""Desired against actual gives an ordered plan. Pure; knows no kind of object."""
+"""Desired x actual -> Plan: pure, knows no kind of object and no dataplane."""
