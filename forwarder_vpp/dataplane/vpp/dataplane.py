@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from nsm.model.errors import Code, NsmError, invalid
 from nsm.model.mechanism import ETHERNET, IP, KERNEL, LOCAL, REMOTE, VXLAN, WIREGUARD, Mechanism
 
 from .counting import StatsSegment
+from .expedited import Expedited
 from .messages.interface import InterfaceDump
 from .messages.ip import AddressDump
 from .objects.af_packet import Ring
@@ -57,7 +59,7 @@ class VppOptions:
     """``api_socket`` names an external VPP; without it one is started in ``state_dir``/vpp from ``profile``.
 
     ``ports`` are the UDP ranges that tunnels may arrive at. ``uplink``: ``auto`` = the NIC that owns the tunnel
-    address unless VPP has that address already, ``none`` = VPP has its own.
+    address unless VPP has that address already, ``none`` = VPP has its own. ``expedited``: see ``expedited.py``.
     """
 
     api_socket: str = ""
@@ -66,6 +68,7 @@ class VppOptions:
     values: Mapping[str, str] = field(default_factory=dict)
     binary: str | None = None
     uplink: str = "auto"
+    expedited: bool = False
     ports: tuple[tuple[int, int], ...] = ((4789, 4789), (51820, 65535))
     ring: Ring = DEFAULT_RING
     uplink_ring: Ring = Ring(frames=256)  # noqa: RUF009  # frozen
@@ -86,7 +89,8 @@ class VppDataplane:
         self.process = None if self.options.api_socket else self._own_process()
         api = self.options.api_socket or str(state_dir / "vpp" / "api.sock")
         stats = self.options.stats_socket or str(Path(api).with_name("stats.sock"))
-        self.session = VppSession(api)
+        around = Expedited().during if self.options.expedited else nullcontext
+        self.session = VppSession(api, around_rings=around)
         self.netlink = NodeNetlink(instance)
         self._stats = StatsSegment(stats)
         self._waiting = Waiting(self.session, os.getpid())

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -28,17 +28,26 @@ _LONGEST_PAUSE = 1.0
 class VppSession:
     """Implements the contract ``Vpp`` over one VPP's API socket.
 
-    ``path`` is the socket; ``timeout`` the seconds any one message may take. After ``start`` the session
+    ``path`` is the socket; ``timeout`` the seconds any one message may take; ``around_rings`` is entered for
+    the length of each ring operation. After ``start`` the session
     connects again by itself whenever VPP comes back; each connection has an epoch of its own.
     """
 
-    def __init__(self, path: str, *, name: str = "forwarder-vpp", timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        name: str = "forwarder-vpp",
+        timeout: float = 5.0,
+        around_rings: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         self.path = path
         self.timeout = timeout
         self.counters = Counters()
         self.version = ""
         self.vpp_pid = 0
         self._name = name
+        self._around_rings = around_rings
         self._epoch = 0
         self._link: Link | None = None
         self._lost = asyncio.Event()
@@ -200,7 +209,13 @@ class VppSession:
 
     def _turn(self, request: object) -> contextlib.AbstractAsyncContextManager[Any]:
         """One ring operation at a time: VPP stands still during each, so two in a row lose packets."""
-        return self._alone if spec_of(request).alone else _NO_TURN
+        return self._ring_turn() if spec_of(request).alone else _NO_TURN
+
+    @contextlib.asynccontextmanager
+    async def _ring_turn(self) -> AsyncIterator[None]:
+        async with self._alone:
+            with self._around_rings():
+                yield
 
     async def dump(self, request: Dump[DetailsT]) -> list[DetailsT]:
         """Everything VPP lists."""
