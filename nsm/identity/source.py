@@ -16,6 +16,7 @@ import grpc.aio
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from google.protobuf.message import DecodeError
 from spiffe import TrustDomain, X509Bundle, X509Svid
 from spiffe._proto import workload_pb2
 from spiffe.errors import PySpiffeError
@@ -77,6 +78,7 @@ class SpiffeSource:
             raise
         finally:
             first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
         if source._task in done:
             source._task.result()
         return source
@@ -127,10 +129,9 @@ class SpiffeSource:
             call = channel.unary_stream(
                 FETCH_SVID,
                 request_serializer=workload_pb2.X509SVIDRequest.SerializeToString,
-                response_deserializer=workload_pb2.X509SVIDResponse.FromString,
-            )
-            async for response in call(workload_pb2.X509SVIDRequest(), metadata=HEADER):
-                yield response
+            )  # bytes come back: grpc.aio would wait for ever after an answer that it cannot deserialize
+            async for message in call(workload_pb2.X509SVIDRequest(), metadata=HEADER):
+                yield parse_response(message)
 
     def _publish(self, material: Material) -> None:
         """Make ``material`` the newest, tell whoever subscribed."""
@@ -162,6 +163,14 @@ class SpiffeSource:
             endpoint=self._endpoint,
             reason=reason,
         )
+
+
+def parse_response(message: bytes) -> workload_pb2.X509SVIDResponse:
+    """An update; NsmError INVALID_ARGUMENT if ``message`` is none."""
+    try:
+        return workload_pb2.X509SVIDResponse.FromString(message)
+    except DecodeError as error:
+        raise invalid("update", "an X509SVIDResponse", f"{len(message)} other bytes") from error
 
 
 def material_of(response: workload_pb2.X509SVIDResponse) -> Material:
