@@ -170,9 +170,7 @@ class RegistryServer:
             try:
                 policies.server(entry.name, tokens, index, entry.path_ids, call.peer.leaf)
             except NsmError as error:
-                _LOG.warning(
-                    "audit", action="registry", name=entry.name, peer=call.peer.spiffe_id, refusal=str(error)
-                )
+                _audit(entry, call, error)
                 raise
             result, path = await work(entry, arrival)
         if sent is not None:
@@ -210,6 +208,20 @@ class RegistryServer:
             _refuse_interdomain("network_service_endpoint", name)
         async for response in self._backend.find_endpoints(query, call):
             yield response
+
+
+def _audit(entry: NetworkService | NetworkServiceEndpoint, call: Call, refusal: NsmError) -> None:
+    _LOG.warning(
+        "audit",
+        decision="denied",
+        method="registry",
+        rule=refusal.field,
+        reason=refusal.message,
+        peer=call.peer.spiffe_id,
+        address=call.peer.address,
+        kind=type(entry).__name__,
+        name=entry.name,
+    )
 
 
 def _check_name(name: str) -> None:
