@@ -3,10 +3,12 @@
 ``inodeURL`` of the kernel mechanism is ``file:///path`` inside a process; the hop turns it into a descriptor.
 """
 
+import asyncio
 import secrets
 import string
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 OWN_NETNS: Final = Path("/proc/thread-self/ns/net")
 NETNS_DIRECTORY: Final = Path("/run/netns")
@@ -72,3 +74,20 @@ def interface_name(service: str) -> str:
 def file_url(path: Path) -> str:
     """``file:///path``."""
     return f"file://{path}"
+
+
+async def completed(work: Coroutine[Any, Any, None]) -> None:
+    """Run the end of a daemon to its end, whoever loses patience: it bounds its own time.
+
+    Raises what it raises, or CancelledError afterwards if that was asked for.
+    """
+    task = asyncio.create_task(work)
+    is_cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            is_cancelled = True
+    task.result()
+    if is_cancelled:
+        raise asyncio.CancelledError

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import structlog
-from nsm.service.daemon import Daemon, open_node, run
 
 from controlplane.client.client import Client
 from controlplane.client.settings import ClientSettings
+from controlplane.workload import completed
 from nsm.service.config import ConfigError, load, load_settings
+from nsm.service.daemon import Daemon, open_node, run
 
 
 async def serve(settings: ClientSettings, daemon: Daemon, config: Path | None = None) -> None:
@@ -19,27 +20,16 @@ async def serve(settings: ClientSettings, daemon: Daemon, config: Path | None = 
     async with open_node(settings) as node:
         client = Client(settings, node)
         reload = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, reload.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
         try:
             await client.update(settings.network_services)
-            async with asyncio.TaskGroup() as tasks:
-                helpers = [
-                    tasks.create_task(_ready(client, daemon), name="ready"),
-                    tasks.create_task(_reloads(client, reload, config), name="reloads"),
-                    tasks.create_task(client.failed(), name="sessions"),
-                ]
-                await daemon.stopping.wait()
-                for helper in helpers:
-                    helper.cancel()
+            daemon.guard("sessions", client.failed())
+            daemon.guard("reloads", _reloads(client, reload, config))
+            await client.connected()
+            daemon.ready(name=settings.name, connections=[session.wish.id for session in client.sessions])
+            await daemon.stopping.wait()
         finally:
-            loop.remove_signal_handler(signal.SIGHUP)
-            await client.stop()
-
-
-async def _ready(client: Client, daemon: Daemon) -> None:
-    await client.connected()
-    daemon.ready(connections=[session.wish.id for session in client.sessions])
+            await completed(client.stop())
 
 
 async def _reloads(client: Client, reload: asyncio.Event, config: Path | None) -> None:

@@ -38,6 +38,8 @@ class Client:
         self._node = node
         self._on_change = on_change
         self._sessions: dict[int, tuple[ServiceUrl, ClientSession]] = {}
+        self._leaving: set[int] = set()
+        self._is_stopped = False
         self._death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._manager = NsmManager(settings.name, settings.connect_to, node, self._news)
         self._dns = _dns_file(settings)
@@ -53,18 +55,20 @@ class Client:
 
         Returns when the removed ones are closed; the added ones are still connecting.
         """
-        wanted = list(services)
-        removed: list[ClientSession] = []
+        wanted = [] if self._is_stopped else list(services)
+        removed: dict[int, ClientSession] = {}
         for index, (url, session) in sorted(self._sessions.items()):
             if url in wanted:
                 wanted.remove(url)
             else:
-                removed.append(session)
+                removed[index] = session
                 del self._sessions[index]
+        self._leaving |= set(removed)  # their ids are free only after the Close
         added = [self._add(url) for url in wanted]
-        await asyncio.gather(*(session.close() for session in removed))
+        await asyncio.gather(*(session.close() for session in removed.values()))
+        self._leaving -= set(removed)
         self._apply_dns()
-        return [session.wish.id for session in added], [session.wish.id for session in removed]
+        return [session.wish.id for session in added], [session.wish.id for session in removed.values()]
 
     async def connected(self) -> None:
         """Wait until every connection wanted by then has been up."""
@@ -77,8 +81,8 @@ class Client:
 
     async def stop(self) -> None:
         """Close every connection, give DNS back."""
-        sessions = self.sessions
-        await asyncio.gather(*(session.close() for session in sessions))
+        self._is_stopped = True
+        await asyncio.gather(*(session.close() for session in self.sessions))
         self._sessions.clear()
         if self._dns is not None:
             self._write_dns(self._dns, ())
@@ -86,7 +90,8 @@ class Client:
         self._death.cancel()
 
     def _add(self, url: ServiceUrl) -> ClientSession:
-        index = next(number for number in range(len(self._sessions) + 1) if number not in self._sessions)
+        taken = self._leaving | set(self._sessions)
+        index = next(number for number in range(len(taken) + 1) if number not in taken)
         settings = self._settings
         wish = Wish(
             name=settings.name,

@@ -5,12 +5,11 @@ from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import Final
 
-from nsm.service.daemon import Node
-
 from controlplane.client.wish import Wish
 from nsm.model.connection import Connection, ConnectionEvent, MonitorScopeSelector
 from nsm.model.errors import Code, NsmError
 from nsm.model.path import PathSegment
+from nsm.service.daemon import Node
 from nsm.service.next_hop import NextHop
 from nsm.wire.methods import MONITOR_CONNECTIONS
 
