@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import structlog
-from nsm.service.daemon import Node
 
 from controlplane.client.excluded import prefixes_of
 from controlplane.client.liveness import Liveness
@@ -22,6 +21,7 @@ from controlplane.client.wish import Wish
 from controlplane.workload import file_url, interface_name
 from nsm.model.connection import Connection
 from nsm.model.context import DnsConfig
+from nsm.service.daemon import Node
 
 
 class Client:
@@ -109,7 +109,7 @@ class Client:
             liveness=self._liveness(),
             occupied=lambda: self._occupied(index),
             on_change=self._changed,
-            request_timeout=settings.request_timeout,
+            request_timeout=min(settings.request_timeout, settings.max_token_lifetime / 3),  # trap 8
         )
         self._sessions[index] = (url, session)
         session.start().add_done_callback(self._ended)

@@ -21,6 +21,7 @@ from nsm.model.connection import Connection
 from nsm.model.context import ConnectionContext, DnsConfig, DnsContext, IpContext
 from nsm.model.path import Path as NsmPath
 from nsm.model.path import PathSegment
+from nsm.service import config
 from nsm.service.config import ConfigError
 
 
@@ -36,7 +37,7 @@ class FakeNode:
 class FakeManager:
     """Every connection gets the next address and a name server of its own; ``gates`` hold services back."""
 
-    made: "ClassVar[list[FakeManager]]" = []
+    made: ClassVar[list["FakeManager"]] = []
     gates: ClassVar[dict[str, asyncio.Event]] = {}
 
     def __init__(self, name: str, url: str, node: object, on_news: Callable[[str, Connection], None]) -> None:
@@ -133,14 +134,14 @@ async def test_dns_follows_the_connections_and_is_given_back(tmp_path: Path) -> 
     assert "nameserver 10.0.0.2\nnameserver 192.0.2.1\nsearch b\n" in file.read_text()
     await one.stop()
     assert file.read_text() == "nameserver 192.0.2.1\n"
-    assert list(tmp_path.iterdir()) == [file]
+    assert files(tmp_path) == [file]
 
 
 async def test_dns_is_left_alone_when_told_so(tmp_path: Path) -> None:
     one = client(tmp_path, local_dns_server_enabled=False)
     await one.update(services("a"))
     await one.connected()
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
     await one.stop()
 
 
@@ -157,6 +158,10 @@ async def test_a_session_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.M
         await one.sessions[0].close()
 
 
+def files(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
 def write(file: Path, text: str) -> None:
     file.write_text(text)
 
@@ -165,11 +170,11 @@ async def test_sighup_reads_the_services_again_and_a_bad_file_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = asyncio.Event()
-    really = program.load
+    really = config.load
 
-    def load(settings: type[ClientSettings], config: Path) -> ClientSettings:
+    def load(settings: type[ClientSettings], path: Path) -> ClientSettings:
         try:
-            return really(settings, config)
+            return really(settings, path)
         except ConfigError:
             loop.call_soon_threadsafe(refused.set)
             raise
@@ -191,8 +196,7 @@ async def test_sighup_reads_the_services_again_and_a_bad_file_changes_nothing(
         await asyncio.wait_for(refused.wait(), 10)
         write(file, "network_services: [kernel://b/nsm-2, kernel://c/nsm-3]\n")
         os.kill(os.getpid(), signal.SIGHUP)
-        while "nsc-0" in manager.open:
-            await asyncio.sleep(0)
+        await asyncio.wait_for(manager.closed.wait(), 10)
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
     FakeManager.gates["c"].set()
