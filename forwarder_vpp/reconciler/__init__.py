@@ -1,1 +1,1 @@
-"""Carries plans out, and keeps what exists equal to what is wanted."""
+"""Brings what exists to what is wanted: wake, scope, apply, verify, back off."""
