@@ -27,12 +27,19 @@ _LOG: Final = structlog.get_logger()
 class Registry(Protocol):
     """What a registration asks of a registry; ``RegistryClient`` is one."""
 
-    async def register_service(self, service: NetworkService) -> NetworkService: ...
-    async def register_endpoint(self, endpoint: NetworkServiceEndpoint) -> NetworkServiceEndpoint: ...
-    async def unregister_endpoint(self, endpoint: NetworkServiceEndpoint) -> None: ...
+    async def register_service(self, service: NetworkService) -> NetworkService:
+        """Register a service."""
+
+    async def register_endpoint(self, endpoint: NetworkServiceEndpoint) -> NetworkServiceEndpoint:
+        """Register an endpoint; the answer has its expiration."""
+
+    async def unregister_endpoint(self, endpoint: NetworkServiceEndpoint) -> None:
+        """Remove an endpoint."""
+
     def watch_endpoints(
         self, query: NetworkServiceEndpoint, *, sockets: bool = True
-    ) -> AsyncGenerator[EndpointResponse, None]: ...
+    ) -> AsyncGenerator[EndpointResponse, None]:
+        """What matches now, then every change, until the stream breaks."""
 
 
 class Registration:

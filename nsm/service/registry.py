@@ -188,10 +188,10 @@ class _Sockets:
         self._channels = channels
         self._fds: OrderedDict[str, int] = OrderedDict()
 
-    async def url(self, channel: Channel, inode: str, timeout: float) -> str:
-        """The URL to dial; waits for a descriptor that is still under way for at most ``timeout`` seconds."""
+    async def url(self, channel: Channel, inode: str, patience: float) -> str:
+        """The URL to dial; waits for a descriptor that is still under way for at most ``patience`` seconds."""
         if inode not in self._fds:
-            fd = await channel.receive_fd(inode, timeout)
+            fd = await channel.receive_fd(inode, patience)
             if inode in self._fds:  # another call was faster
                 os.close(fd)
             else:
