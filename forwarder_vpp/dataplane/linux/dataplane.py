@@ -1,4 +1,4 @@
-"""The kernel as dataplane: a veth pair from workload to workload, or a tunnel device inside the workload's namespace."""
+"""The kernel as dataplane: a veth from workload to workload, or a tunnel device inside the workload's namespace."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +47,11 @@ class LinuxDataplane:
             WireguardDescriptor(self._netlink, self._wireguard),
             LinkConfigDescriptor(self._netlink),
         )
+
+    @property
+    def writes(self) -> int:
+        """How many netlink messages have changed something so far."""
+        return self._netlink.writes
 
     @property
     def namespaces(self) -> Namespaces:

@@ -60,6 +60,13 @@ def nsid_of(netlink: Netlink, netns: NetnsId) -> int:
     return nsid
 
 
+async def inside(netlink: Netlink, netns: NetnsId, work: Callable[[Session], ResultT]) -> ResultT:
+    """``work`` in ``netns``, which may be the node's own."""
+    if netns == NODE:
+        return await netlink.at_node(work)
+    return await netlink.inside(netns, work)
+
+
 def unreachable(netns: NetnsId) -> NsmError:
     """What is said of a namespace that cannot be worked in."""
     text = (

@@ -103,7 +103,7 @@ class LinkConfigDescriptor:
         """Remove what outlives the interface (policy rules); the rest goes with it."""
         _ = handle, handles
         if item.rules and self._netlink.present(item.netns):
-            await self._netlink.inside(item.netns, partial(_remove_rules, item.interface))
+            await self._netlink.inside(item.netns, partial(self._remove_rules, item.interface))
 
     async def dump(self, wanted: Mapping[Key, Item]) -> Sequence[Present]:
         """The wanted configurations as they are; one whose namespace exists but cannot be entered counts as it was."""
@@ -139,6 +139,17 @@ class LinkConfigDescriptor:
                 is_settled = not any(message.type == wire.RTM_DELADDR for message, _ in removals)
         except NetlinkError as error:
             raise NsmError(error.code, error.message, field=error.field or CONTEXT_FIELD) from error
+
+    def _remove_rules(self, interface: str, session: Session) -> None:
+        try:
+            index = links.find(session, links.AT_NODE, interface, self._netlink.tags).index
+        except NetlinkError as error:
+            if error.errno not in GONE:
+                raise
+            index = 0  # the interface went first, and with it the routes of the tables
+        old = difference.seen(session, index, interface, neighbours=False)
+        ends = ((rule.message(wire.RTM_DELRULE), f"end of {rule}") for rule in old.rules)
+        session.change_all(ends, ignore=GONE)
 
     def _look(self, item: LinkConfig, session: Session) -> LinkConfig | None:
         """``item`` as it is; ``None`` if there is no such interface."""
@@ -177,13 +188,7 @@ def _link_steps(item: LinkConfig, link: Link) -> list[difference.Step]:
     size = [(wire.IFLA_MTU, wire.u32(item.mtu))] if item.mtu and link.mtu != item.mtu else []
     if not size and link.is_up:
         return []
-    return [(links.change(links.AT_NODE, link.name, size, up=True), f"{link.name} up, MTU {item.mtu}")]
-
-
-def _remove_rules(interface: str, session: Session) -> None:
-    old = difference.seen(session, 0, interface, neighbours=False)
-    ends = ((rule.message(wire.RTM_DELRULE), f"end of {rule}") for rule in old.rules)
-    session.change_all(ends, ignore=GONE)
+    return [(links.change(link.name, size, up=True), f"{link.name} up, MTU {item.mtu}")]
 
 
 def _closed_sysctls(item: LinkConfig) -> list[tuple[Path, str]]:

@@ -91,19 +91,21 @@ def create(nsid: int, attributes: Iterable[Attribute], *, up: bool) -> Message:
     return Message(wire.RTM_NEWLINK, body, wire.NLM_F_CREATE | wire.NLM_F_EXCL)
 
 
-def change(
-    nsid: int, name: str, attributes: Iterable[Attribute], *, up: bool | None = None, index: int = 0
-) -> Message:
-    """A change to the link of that name, or of that index if given."""
+def change(name: str, attributes: Iterable[Attribute], *, up: bool | None = None) -> Message:
+    """A change to the link of that name, in the session's namespace (no id reaches further: it would move the link)."""
     flags, mask = (wire.IFF_UP if up else 0), (0 if up is None else wire.IFF_UP)
-    which = [] if index else [(wire.IFLA_IFNAME, wire.text(name))]
-    body = _IFINFO.pack(0, 0, index, flags, mask) + wire.pack([*which, *_target(nsid), *attributes])
+    body = _IFINFO.pack(0, 0, 0, flags, mask) + wire.pack([(wire.IFLA_IFNAME, wire.text(name)), *attributes])
     return Message(wire.RTM_SETLINK, body)
 
 
-def rename(nsid: int, index: int, name: str) -> Message:
+def resize(name: str, mtu: int) -> Message:
+    """Another MTU for the link of that name."""
+    return change(name, [(wire.IFLA_MTU, wire.u32(mtu))])
+
+
+def rename(index: int, name: str) -> Message:
     """Another name for the link of that index; taken names are refused."""
-    body = _IFINFO.pack(0, 0, index, 0, 0) + wire.pack([*_target(nsid), (wire.IFLA_IFNAME, wire.text(name))])
+    body = _IFINFO.pack(0, 0, index, 0, 0) + wire.pack([(wire.IFLA_IFNAME, wire.text(name))])
     return Message(wire.RTM_SETLINK, body)
 
 

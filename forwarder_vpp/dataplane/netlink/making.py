@@ -1,71 +1,94 @@
 """Making a link so that a failure leaves nothing and a foreign link is never touched."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-from forwarder_vpp.dataplane.netlink import links, wire
+from forwarder_vpp.dataplane.netlink import links, syscalls, wire
 from forwarder_vpp.dataplane.netlink.links import Link
 from forwarder_vpp.dataplane.netlink.session import GONE, NetlinkError, Session
 from forwarder_vpp.dataplane.netlink.tags import Tag, Tags
-from forwarder_vpp.dataplane.netlink.wire import Message
 from nsm.model.errors import Code, NsmError
 
-NAME_FIELD = "mechanism.parameters.name"
-
-Place = tuple[int, str]
-"""A namespace's id and the name of a link there."""
+NAME_FIELD: Final = "mechanism.parameters.name"
 
 
-def make(session: Session, tags: Tags, message: Message, ends: Sequence[tuple[Place, Tag]]) -> list[Link]:
-    """Send ``message``, which makes a link with these ends; mark every end and take it up.
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a link will be: the namespace by id and by descriptor (``None`` = the node), the name, the mark."""
+
+    nsid: int
+    fd: int | None
+    name: str
+    tag: Tag
+
+
+@contextmanager
+def session_in(node: Session, fd: int | None) -> Iterator[Session]:
+    """A session in the namespace of ``fd``, the thread inside it; links can be changed only from there."""
+    if fd is None:
+        yield node
+        return
+    with syscalls.standing_in(fd), Session() as there:
+        try:
+            yield there
+        finally:
+            node.writes += there.writes
+
+
+def make(session: Session, tags: Tags, send: Callable[[], None], ends: Sequence[End]) -> list[Link]:
+    """``send`` the message that makes a link with these ends; mark every end and take it up.
 
     A link of the same owner that is in the way (another kind of tunnel of the same connection) is replaced; any
     other one is NsmError ALREADY_EXISTS.
     """
-    name = ends[0][0][1]
     try:
-        session.change(message, f"to make {name}")
+        send()
     except NetlinkError as error:
         if error.errno != errno.EEXIST or not _cleared(session, tags, ends):
             raise
-        session.change(message, f"to make {name}")
+        send()
     try:
-        session.change_all((_marked(tags, place, tag), f"to mark {place[1]}") for place, tag in ends)
-        return [links.find(session, *place, tags) for place, _ in ends]
+        for end in ends:
+            with session_in(session, end.fd) as there:
+                if end.fd is None:
+                    _silence(end.name)
+                alias = [(wire.IFLA_IFALIAS, wire.text(tags.alias(end.tag)))]
+                there.change(links.change(end.name, alias, up=True), f"to mark {end.name}")
+        return [links.find(session, end.nsid, end.name, tags) for end in ends]
     except BaseException:
-        unmake(session, [place for place, _ in ends])
+        removals = ((links.remove_named(end.nsid, end.name), f"to remove {end.name}") for end in ends)
+        session.change_all(removals, ignore=GONE)
         raise
 
 
-def unmake(session: Session, places: Sequence[Place]) -> None:
-    """Remove links by name, gone ones included."""
-    session.change_all(((_unnamed(place), f"to remove {place[1]}") for place in places), ignore=GONE)
-
-
-def _cleared(session: Session, tags: Tags, ends: Sequence[tuple[Place, Tag]]) -> bool:
+def _cleared(session: Session, tags: Tags, ends: Sequence[End]) -> bool:
     """Whether what was in the way was ours and is gone now."""
     stale = []
-    for (nsid, name), tag in ends:
+    for end in ends:
         try:
-            link = links.find(session, nsid, name, tags)
+            link = links.find(session, end.nsid, end.name, tags)
         except NetlinkError as error:
             if error.errno in GONE:
                 continue
             raise
         is_half_made = link.group == tags.group and not link.alias
-        if not is_half_made and (link.tag is None or link.tag.owner != tag.owner):
-            text = f"expected a free interface name, but {name!r} exists in the namespace and is not this connection's"
+        if not is_half_made and (link.tag is None or link.tag.owner != end.tag.owner):
+            text = (
+                f"expected a free interface name, but {end.name!r} exists in the namespace"
+                " and is not this connection's"
+            )
             raise NsmError(Code.ALREADY_EXISTS, text, field=NAME_FIELD)
-        stale.append((links.remove(nsid, link.index), f"to replace {name}"))
+        stale.append((links.remove(end.nsid, link.index), f"to replace {end.name}"))
     session.change_all(stale, ignore=GONE)
     return bool(stale)
 
 
-def _marked(tags: Tags, place: Place, tag: Tag) -> Message:
-    nsid, name = place
-    return links.change(nsid, name, [(wire.IFLA_IFALIAS, wire.text(tags.alias(tag)))], up=True)
-
-
-def _unnamed(place: Place) -> Message:
-    nsid, name = place
-    return links.remove_named(nsid, name)
+def _silence(name: str) -> None:
+    """An end at the node belongs to VPP: the kernel shall not speak IPv6 on it (it is still down)."""
+    switch = Path("/proc/sys/net/ipv6/conf") / name / "disable_ipv6"
+    with suppress(FileNotFoundError):  # a kernel without IPv6
+        switch.write_text("1")

@@ -7,6 +7,7 @@ neighbours, sysctls) is done by a worker thread that enters the namespace for on
 """
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from typing import Final, TypeVar
 import structlog
 
 from forwarder_vpp.dataplane.contract.intent import NetnsId
-from forwarder_vpp.dataplane.netlink import links, places, syscalls, wire
+from forwarder_vpp.dataplane.netlink import links, places, syscalls
 from forwarder_vpp.dataplane.netlink.access import NETNS_FIELD, NODE, unreachable
 from forwarder_vpp.dataplane.netlink.events import LinkEvents
 from forwarder_vpp.dataplane.netlink.links import AT_NODE, Link
@@ -49,14 +50,14 @@ class NodeNetlink:
         self._ids: dict[NetnsId, int] = {}
         self._paths: dict[NetnsId, str] = {}
         self._callbacks: list[Callable[[NetnsId], None]] = []
-        self._workers = ThreadPoolExecutor(_WORKERS, "netlink")
-        self._removers = ThreadPoolExecutor(_REMOVERS, "netlink-remove")
+        self._workers = ThreadPoolExecutor(_WORKERS, "netlink", self._go_home)
+        self._removers = ThreadPoolExecutor(_REMOVERS, "netlink-remove", self._go_home)
         self._removals: set[asyncio.Future[None]] = set()
 
     async def start(self) -> None:
         """Learn which namespaces have ids and which links are ours; begin to listen."""
         self._home = syscalls.open_netns(syscalls.OWN_NETNS)
-        self._own = syscalls.identity(self._home, self._home)
+        self._own = syscalls.identity(self._home)
         self._session = Session()
         self._events = LinkEvents(self._nsid_gone)
         for link in await self.links():
@@ -90,7 +91,7 @@ class NodeNetlink:
                 NETNS_FIELD, "a network namespace", f"{path} ({error.strerror or error})"
             ) from error
         try:
-            netns = syscalls.identity(fd, self._home)
+            netns = syscalls.identity(fd)
             self._paths[netns] = path
             if netns not in self._ids and netns != self._own:
                 session = self._at_home()
@@ -127,7 +128,7 @@ class NodeNetlink:
         """``work`` on a thread that stands in ``netns``, with a session there."""
 
         def there() -> ResultT:
-            with self._opened(netns) as fd, syscalls.standing_in(fd, self._home):
+            with self._opened(netns) as fd, syscalls.standing_in(fd):
                 return self._counted(work)
 
         return await self._on_thread(self._workers, there)
@@ -152,8 +153,7 @@ class NodeNetlink:
         """Delete a link; returns when it is no longer to be seen, the kernel's clean-up (15 ms) goes on behind."""
         assert self._events is not None
         unseen = self._events.expect_gone(link.nsid, link.index)
-        message = links.remove(link.nsid, link.index)
-        work = partial(self._counted, partial(_remove, message, link.name))
+        work = partial(self._counted, partial(_remove, link))
         done = asyncio.ensure_future(self._on_thread(self._removers, work))
         self._removals.add(done)
         done.add_done_callback(partial(self._removed, link))
@@ -163,6 +163,9 @@ class NodeNetlink:
             self._events.forget(link.nsid, link.index)
         if done.done():
             done.result()
+
+    def _go_home(self) -> None:
+        syscalls.setns(self._home)
 
     def _removed(self, link: Link, done: asyncio.Future[None]) -> None:
         self._removals.discard(done)
@@ -203,7 +206,7 @@ class NodeNetlink:
         for path in (*((hint,) if hint else ()), *places.candidates(netns)):
             with suppress(OSError):  # closed or ended meanwhile: the next candidate
                 fd = syscalls.open_netns(path)
-                if syscalls.identity(fd, self._home) == netns:
+                if syscalls.identity(fd) == netns:
                     self._paths[netns] = path
                     return fd
                 os.close(fd)
@@ -222,5 +225,9 @@ class NodeNetlink:
                 callback(netns)
 
 
-def _remove(message: wire.Message, name: str, session: Session) -> None:
-    session.change_all([(message, f"to remove {name}")], ignore=GONE)
+def _remove(link: Link, session: Session) -> None:
+    try:
+        session.change_all([(links.remove(link.nsid, link.index), f"to remove {link.name}")], ignore=GONE)
+    except NetlinkError as error:  # EINVAL: no namespace has that id any more, so the link has gone with it
+        if error.errno != errno.EINVAL or link.nsid in known(session):
+            raise

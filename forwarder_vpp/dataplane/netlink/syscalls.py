@@ -56,21 +56,22 @@ def open_netns(path: str) -> int:
 
 
 @contextmanager
-def standing_in(fd: int, home: int) -> Iterator[None]:
-    """The calling thread inside the namespace of ``fd``, then back in ``home``; no await may happen inside."""
-    setns(fd)
+def standing_in(fd: int) -> Iterator[None]:
+    """The calling thread inside the namespace of ``fd``, then back; no await may happen inside (12 us)."""
+    back = os.open(OWN_NETNS, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield
+        setns(fd)
+        try:
+            yield
+        finally:
+            setns(back)
     finally:
-        setns(home)
+        os.close(back)
 
 
-def identity(fd: int, home: int) -> NetnsId:
-    """Which namespace ``fd`` is (7 us: one trip there and back)."""
-    with (
-        standing_in(fd, home),
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe,
-    ):
+def identity(fd: int) -> NetnsId:
+    """Which namespace ``fd`` is."""
+    with standing_in(fd), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
         cookie = int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
     status = os.fstat(fd)
     return NetnsId(status.st_dev, status.st_ino, cookie)

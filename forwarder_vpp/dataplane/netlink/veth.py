@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from forwarder_vpp.dataplane.contract.intent import NetnsId
 from forwarder_vpp.dataplane.contract.items import Handles, Item, Key, Present
 from forwarder_vpp.dataplane.netlink import links, making, wire
-from forwarder_vpp.dataplane.netlink.access import NODE, Netlink, nsid_of
+from forwarder_vpp.dataplane.netlink.access import NODE, Netlink, inside, nsid_of
 from forwarder_vpp.dataplane.netlink.links import Link
 from forwarder_vpp.dataplane.netlink.session import Session
 from forwarder_vpp.dataplane.netlink.tags import Tag
@@ -59,18 +60,19 @@ class VethDescriptor:
         _ = handles
         near, far = self._nsid(item.near.netns), self._nsid(item.far.netns)
         tags = self._netlink.tags
-        ends = [
-            ((near, item.near.name), Tag(item.owner, NEAR, item.near.netns)),
-            ((far, item.far.name), Tag(item.owner, FAR, item.far.netns)),
-        ]
 
         def work(session: Session, fds: Mapping[NetnsId, int]) -> tuple[Link, Link]:
-            message = _pair(item, near, fds.get(item.far.netns), tags.group)
-            first, second = making.make(session, tags, message, ends)
+            near_end, far_end = (
+                making.End(nsid, fds.get(end.netns), end.name, Tag(item.owner, role, end.netns))
+                for nsid, end, role in ((near, item.near, NEAR), (far, item.far, FAR))
+            )
+            message = _pair(item, near, far_end.fd, tags.group)
+            send = partial(session.change, message, f"a pair {item.near.name} - {item.far.name}")
+            first, second = making.make(session, tags, send, (near_end, far_end))
             return first, second
 
-        away = [] if item.far.netns == NODE else [item.far.netns]
-        return await self._netlink.with_fds(away, work)
+        away = {end.netns for end in (item.near, item.far) if end.netns != NODE}
+        return await self._netlink.with_fds(tuple(away), work)
 
     def updatable(self, old: Veth, new: Veth) -> bool:
         """Only the MTU changes in place."""
@@ -79,16 +81,9 @@ class VethDescriptor:
     async def update(self, old: Veth, new: Veth, handle: object, handles: Handles) -> object:
         """Set the MTU of both ends."""
         _ = old, handles
-        ends = _links(handle)
-
-        def work(session: Session) -> None:
-            size = [(wire.IFLA_MTU, wire.u32(new.mtu))]
-            session.change_all(
-                (links.change(link.nsid, link.name, size, index=link.index), f"MTU {new.mtu} of {link.name}")
-                for link in ends
-            )
-
-        await self._netlink.at_node(work)
+        for end in (new.near, new.far):
+            message = links.resize(end.name, new.mtu)
+            await inside(self._netlink, end.netns, partial(_change, message, f"MTU {new.mtu} of {end.name}"))
         return handle
 
     async def delete(self, item: Veth, handle: object, handles: Handles) -> None:
@@ -108,6 +103,10 @@ class VethDescriptor:
 
     def _nsid(self, netns: NetnsId) -> int:
         return nsid_of(self._netlink, netns)
+
+
+def _change(message: wire.Message, doing: str, session: Session) -> None:
+    session.change(message, doing)
 
 
 def _pair(item: Veth, nsid: int, far_fd: int | None, group: int) -> wire.Message:

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
@@ -58,16 +59,17 @@ class VxlanDescriptor:
         _ = handles
         nsid = nsid_of(self._netlink, item.netns)
         tags = self._netlink.tags
-        ends = [((nsid, item.name), Tag(item.owner, ROLE, item.netns))]
 
-        def work(session: Session) -> Link:
+        def work(session: Session, fds: Mapping[NetnsId, int]) -> Link:
+            end = making.End(nsid, fds[item.netns], item.name, Tag(item.owner, ROLE, item.netns))
+            send = partial(session.change, _device(item, nsid, tags.group), f"VXLAN device {item.name}")
             try:
-                (link,) = making.make(session, tags, _device(item, nsid, tags.group), ends)
+                (link,) = making.make(session, tags, send, [end])
             except NetlinkError as error:
                 raise _explained(item, error) from error
             return link
 
-        return await self._netlink.at_node(work)
+        return await self._netlink.with_fds([item.netns], work)
 
     def updatable(self, old: VxlanDevice, new: VxlanDevice) -> bool:
         """Only the MTU changes in place."""
@@ -76,10 +78,8 @@ class VxlanDescriptor:
     async def update(self, old: VxlanDevice, new: VxlanDevice, handle: object, handles: Handles) -> object:
         """Set the MTU."""
         _ = old, handles
-        assert isinstance(handle, Link)
-        size = [(wire.IFLA_MTU, wire.u32(new.mtu))]
-        message = links.change(handle.nsid, handle.name, size, index=handle.index)
-        await self._netlink.at_node(lambda session: session.change(message, f"MTU {new.mtu} of {new.name}"))
+        message = links.resize(new.name, new.mtu)
+        await self._netlink.inside(new.netns, lambda session: session.change(message, f"MTU of {new.name}"))
         return handle
 
     async def delete(self, item: VxlanDevice, handle: object, handles: Handles) -> None:

@@ -99,17 +99,13 @@ class WireguardDescriptor:
         assert isinstance(handle, Tunnel)
         path = self._daemons.socket_of(handle.name)
 
-        def work(session: Session) -> None:
-            if handle.link is not None and old.mtu != new.mtu:
-                size = [(wire.IFLA_MTU, wire.u32(new.mtu))]
-                link = handle.link
-                session.change(
-                    links.change(link.nsid, link.name, size, index=link.index), f"MTU of {new.name}"
-                )
-            if replace(old, mtu=new.mtu) != new:
-                uapi.set_values(path, _peer(new))
-
-        await self._netlink.at_node(work)
+        if old.mtu != new.mtu:
+            message = links.resize(new.name, new.mtu)
+            await self._netlink.inside(
+                new.netns, lambda session: session.change(message, f"MTU of {new.name}")
+            )
+        if replace(old, mtu=new.mtu) != new:
+            await self._netlink.at_node(lambda _: uapi.set_values(path, _peer(new)))
         return handle
 
     async def delete(self, item: WireguardDevice, handle: object, handles: Handles) -> None:
@@ -140,13 +136,12 @@ class WireguardDescriptor:
             (wire.IFLA_MTU, wire.u32(item.mtu)),
             (wire.IFLA_GROUP, wire.u32(tags.group)),
         ]
-        moving = links.change(links.AT_NODE, name, attributes, up=True)
-        place, tag = (nsid, item.name), Tag(item.owner, ROLE, item.netns)
+        moving = links.change(name, attributes, up=True)
+        end = making.End(nsid, fds[item.netns], item.name, Tag(item.owner, ROLE, item.netns))
         self._daemons.start(name, lambda: session.change(moving, f"to move {name}"))
         try:
             index = links.find(session, nsid, name, tags).index
-            renaming = links.rename(nsid, index, item.name)
-            (link,) = making.make(session, tags, renaming, [(place, tag)])
+            (link,) = making.make(session, tags, partial(_rename, session, end, index), [end])
             uapi.set_values(self._daemons.socket_of(name), _device(item))
         except BaseException as error:
             self._daemons.end(name)
@@ -168,6 +163,11 @@ class WireguardDescriptor:
                 item = None
         owner = link.tag.owner if link is not None and link.tag is not None else ""
         return Present(Key(KIND, name), item, Tunnel(name, link), owner)
+
+
+def _rename(node: Session, end: making.End, index: int) -> None:
+    with making.session_in(node, end.fd) as there:
+        there.change(links.rename(index, end.name), f"to name {end.name}")
 
 
 def _device(item: WireguardDevice) -> list[tuple[str, str]]:

@@ -1,0 +1,122 @@
+"""Nodes and workloads as namespaces, the linux dataplane in a node, and the smallest executor items need."""
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId
+from forwarder_vpp.dataplane.contract.items import Descriptor, Item, Key, Present
+from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
+from nsm.model.context import Route
+from nsmctl.lab.namespaces import entered
+
+
+def run(*words: str, check: bool = True) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def inside(netns: Path, *words: str, check: bool = True) -> str:
+    return run("nsenter", f"--net={netns}", *words, check=check)
+
+
+def ping(netns: Path, address: str, *, count: int = 5, size: int = 56) -> int:
+    """How many of ``count`` were answered."""
+    words = ["ping", "-c", str(count), "-i", "0.02", "-W", "2", "-s", str(size), address]
+    text = inside(netns, *words, check=False)
+    return int(text.split(" received")[0].rpartition(" ")[2]) if " received" in text else 0
+
+
+def census(*namespaces: Path) -> list[object]:
+    """What ``ip`` sees in each namespace, without counters."""
+    found: list[object] = []
+    for netns in namespaces:
+        for what in (["addr"], ["route", "show", "table", "all"], ["rule"], ["neigh"]):
+            for family in ("-4", "-6"):
+                text = inside(netns, "ip", "-j", family, *what)
+                found.append((netns.name, what[0], family, json.loads(text or "[]")))
+        links = json.loads(inside(netns, "ip", "-j", "link"))
+        found.append(sorted((each["ifname"], each["mtu"], tuple(each["flags"])) for each in links))
+    return found
+
+
+def underlay(first: Path, second: Path, mtu: int = 1500) -> None:
+    """Two nodes joined by a veth: 192.0.2.1 and 192.0.2.2, fd00::1 and fd00::2."""
+    one, two = ("name", "eth0", "netns", first.name), ("name", "eth0", "netns", second.name)
+    run("ip", "link", "add", *one, "mtu", str(mtu), "type", "veth", "peer", *two, "mtu", str(mtu))
+    for number, node in ((1, first), (2, second)):
+        inside(node, "ip", "addr", "add", f"192.0.2.{number}/24", "dev", "eth0")
+        inside(node, "ip", "addr", "add", f"fd00::{number}/64", "dev", "eth0", "nodad")
+        inside(node, "ip", "link", "set", "eth0", "up")
+
+
+@contextlib.asynccontextmanager
+async def dataplane(node: Path, state: Path, ip: str = "192.0.2.1", instance: str = "") -> Any:
+    plane = LinuxDataplane(ip, state, instance=instance or node.name)
+    with entered(node):
+        await plane.start()
+    try:
+        yield plane
+    finally:
+        await plane.close()
+
+
+class Handles:
+    def __init__(self) -> None:
+        self.known: dict[Key, object] = {}
+
+    def handle(self, key: Key) -> object:
+        return self.known[key]
+
+
+class Executor:
+    """Creates items as they come (requirements first), deletes them in the opposite order."""
+
+    def __init__(self, plane: LinuxDataplane) -> None:
+        self.descriptors: Mapping[str, Descriptor[Any]] = {each.kind: each for each in plane.descriptors}
+        self.handles = Handles()
+
+    async def create(self, items: Iterable[Item]) -> None:
+        for item in items:
+            self.handles.known[item.key] = await self.descriptors[item.key.kind].create(item, self.handles)
+
+    async def delete(self, items: Iterable[Item]) -> None:
+        for item in reversed(tuple(items)):
+            handle = self.handles.known.pop(item.key)
+            await self.descriptors[item.key.kind].delete(item, handle, self.handles)
+
+    async def dump(self, items: Iterable[Item]) -> dict[Key, Present]:
+        wanted = {item.key: item for item in items}
+        found = [present for each in self.descriptors.values() for present in await each.dump(wanted)]
+        self.handles.known.update({each.key: each.handle for each in found})
+        return {each.key: each for each in found}
+
+
+def client_end(netns: NetnsId, interface: str = "nsm-1", number: int = 1) -> KernelEnd:
+    return KernelEnd(
+        netns,
+        interface,
+        (f"172.16.{number}.1/32", f"fd16:{number}::1/128"),
+        (
+            Route(f"172.16.{number}.2/32"),
+            Route(f"fd16:{number}::2/128"),
+            Route("198.51.100.0/24", f"172.16.{number}.2"),
+        ),
+    )
+
+
+def endpoint_end(netns: NetnsId, interface: str = "nse-1", number: int = 1) -> KernelEnd:
+    return KernelEnd(
+        netns,
+        interface,
+        (f"172.16.{number}.2/32", f"fd16:{number}::2/128"),
+        (Route(f"172.16.{number}.1/32"), Route(f"fd16:{number}::1/128")),
+    )
+
+
+def local(client: NetnsId, endpoint: NetnsId, owner: str = "owner1", mtu: int = 1500) -> Intent:
+    return Intent("id-" + owner, owner, "IP", mtu, client_end(client), endpoint_end(endpoint))

@@ -1,0 +1,243 @@
+"""Local connections on the linux dataplane, with real packets."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from forwarder_vpp.dataplane.contract.intent import Intent, NetnsId
+from forwarder_vpp.dataplane.contract.items import Item
+from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
+from nsm.model.context import IpNeighbor, PolicyRoute, Route
+from nsm.model.errors import Code, NsmError
+from nsmctl.lab import namespaces
+from tests.netns.linux_node import Executor, census, client_end, dataplane, endpoint_end, inside, local, ping
+
+pytestmark = [pytest.mark.linux, pytest.mark.netns]
+
+
+@dataclass
+class World:
+    node: Path
+    client: Path
+    endpoint: Path
+    state: Path
+    plane: LinuxDataplane
+    executor: Executor
+    client_id: NetnsId
+    endpoint_id: NetnsId
+
+    def intent(self, **changes: object) -> Intent:
+        return replace(local(self.client_id, self.endpoint_id), **changes)
+
+    def items(self, **changes: object) -> tuple[Item, ...]:
+        return self.plane.items(self.intent(**changes))
+
+
+@pytest.fixture
+def places(make_netns: Callable[[str], Path]) -> tuple[Path, Path, Path]:
+    return make_netns("n"), make_netns("c"), make_netns("e")
+
+
+@pytest.fixture
+async def world(places: tuple[Path, Path, Path], tmp_path: Path) -> AsyncIterator[World]:
+    node, client, endpoint = places
+    inside(node, "ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+    async with dataplane(node, tmp_path) as plane:
+        ids = [plane.namespaces.learn(str(each)) for each in (client, endpoint)]
+        yield World(node, client, endpoint, tmp_path, plane, Executor(plane), *ids)
+
+
+async def test_a_local_connection_carries_both_families_both_ways(world: World) -> None:
+    before = census(world.node, world.client, world.endpoint)
+    items = world.items()
+    await world.executor.create(items)
+    assert ping(world.client, "172.16.1.2", size=3000) == 5
+    assert ping(world.client, "fd16:1::2", size=3000) == 5
+    assert ping(world.endpoint, "172.16.1.1") == 5
+    assert ping(world.endpoint, "fd16:1::1") == 5
+    assert census(world.node) == before[: len(before) // 3]  # the node has nothing of it
+    await world.executor.delete(items)
+    assert census(world.node, world.client, world.endpoint) == before
+
+
+async def test_counters_are_those_of_each_side(world: World) -> None:
+    await world.executor.create(world.items())
+    ping(world.client, "172.16.1.2", count=7, size=100)
+    (client, endpoint) = (await world.plane.counters([world.intent()]))["id-owner1"]
+    assert client.rx_packets >= 7
+    assert client.rx_bytes >= 7 * 128
+    assert client.rx_packets == endpoint.tx_packets
+    assert client.tx_bytes == endpoint.rx_bytes
+
+
+async def test_the_next_agent_finds_everything_as_it_was_and_writes_nothing(world: World) -> None:
+    items = world.items()
+    await world.executor.create(items)
+    await world.plane.close()
+    async with dataplane(world.node, world.state) as plane:
+        executor = Executor(plane)
+        found = await executor.dump(items)
+        assert {key: each.item for key, each in found.items()} == {item.key: item for item in items}
+        assert plane.namespaces.learn(str(world.client)) == world.client_id
+        assert plane.writes == 0
+        await executor.delete(items)
+        assert "nsm-1" not in inside(world.client, "ip", "link")
+
+
+async def test_a_refresh_is_found_equal_without_a_descriptor(world: World) -> None:
+    items = world.items()
+    await world.executor.create(items)
+    writes = world.plane.writes
+    found = await world.executor.dump(items)
+    assert [found[item.key].item for item in items] == list(items)
+    assert world.plane.writes == writes
+
+
+async def test_changed_configuration_is_written_by_difference(world: World) -> None:
+    *_, old, _ = items = world.items()
+    await world.executor.create(items)
+    inside(world.client, "ip", "addr", "add", "203.0.113.9/32", "dev", "nsm-1")  # the workload's own
+    inside(world.client, "ip", "route", "add", "203.0.113.128/25", "dev", "nsm-1")
+    end = replace(
+        client_end(world.client_id),
+        addresses=("172.16.9.1/32", "fd16:1::1/128"),
+        routes=(Route("172.16.1.2/32"), Route("198.51.100.0/24"), Route("fd16:1::2/128")),
+        neighbours=(IpNeighbor("172.16.1.2", "02:00:00:00:00:09"),),
+    )
+    new = world.items(client=end)[1]
+    writes = world.plane.writes
+    await world.executor.descriptors["link_config"].update(old, new, None, world.executor.handles)
+    addresses = inside(world.client, "ip", "-o", "addr", "show", "dev", "nsm-1")
+    routes = inside(world.client, "ip", "route")
+    assert "172.16.9.1/32" in addresses
+    assert "172.16.1.1/32" not in addresses
+    assert "203.0.113.9/32" in addresses
+    assert "203.0.113.128/25" in routes
+    assert "198.51.100.0/24 dev nsm-1" in routes
+    assert "lladdr 02:00:00:00:00:09 PERMANENT" in inside(world.client, "ip", "neigh")
+    assert world.plane.writes - writes == 4  # an address more, one less, a route replaced, a neighbour
+    assert (await world.executor.dump([new]))[new.key].item == new
+
+
+async def test_policy_rules_have_tables_of_their_own_and_go_with_the_connection(world: World) -> None:
+    before = census(world.client)
+    rules = (
+        PolicyRoute("172.16.1.1/32", "6", "5201", "", (Route("0.0.0.0/0", "172.16.1.2"),)),
+        PolicyRoute("fd16:1::1/128", "17", "100-200", "7"),
+        PolicyRoute("", "", "", "9"),
+    )
+    items = world.items(client=replace(client_end(world.client_id), rules=rules))
+    await world.executor.create(items)
+    shown = inside(world.client, "ip", "rule")
+    table = shown.split("ipproto tcp dport 5201 lookup ")[1].split()[0]
+    assert "default via 172.16.1.2" in inside(world.client, "ip", "route", "show", "table", table)
+    assert "dport 100-200" in inside(world.client, "ip", "-6", "rule")
+    assert (await world.executor.dump(items))[items[1].key].item == items[1]
+    without = world.items()[1]
+    await world.executor.descriptors["link_config"].update(items[1], without, None, world.executor.handles)
+    assert "lookup " + table not in inside(world.client, "ip", "rule")
+    await world.executor.descriptors["link_config"].update(without, items[1], None, world.executor.handles)
+    await world.executor.delete(items)
+    assert census(world.client) == before
+
+
+async def test_a_name_that_is_taken_is_refused_and_left_alone(world: World) -> None:
+    for place in (world.client, world.endpoint):
+        inside(place, "ip", "link", "add", "nsm-1" if place == world.client else "nse-1", "type", "bridge")
+        before = census(world.client, world.endpoint)
+        with pytest.raises(NsmError) as refused:
+            await world.executor.create(world.items())
+        assert refused.value.code is Code.ALREADY_EXISTS
+        assert refused.value.field == "mechanism.parameters.name"
+        assert census(world.client, world.endpoint) == before
+        inside(place, "ip", "link", "del", "nsm-1" if place == world.client else "nse-1")
+
+
+async def test_a_foreign_route_is_not_replaced_and_nothing_stays(world: World) -> None:
+    inside(world.client, "ip", "link", "set", "lo", "up")
+    inside(world.client, "ip", "route", "add", "198.51.100.0/24", "dev", "lo")
+    veth, config, _ = world.items()
+    await world.executor.create([veth])
+    with pytest.raises(NsmError) as refused:
+        await world.executor.create([config])
+    assert refused.value.code is Code.ALREADY_EXISTS
+    assert "198.51.100.0/24" in refused.value.message
+    assert "172.16.1.1" not in inside(world.client, "ip", "addr")
+    assert "198.51.100.0/24 dev lo" in inside(world.client, "ip", "route")
+
+
+async def test_drift_is_seen(world: World) -> None:
+    items = world.items()
+    await world.executor.create(items)
+    inside(world.client, "ip", "route", "del", "198.51.100.0/24")
+    found = await world.executor.dump(items)
+    assert found[items[1].key].item != items[1]
+    assert found[items[2].key].item == items[2]
+
+
+async def test_the_end_of_a_namespace_is_told_and_the_rest_goes_away(world: World) -> None:
+    items = world.items()
+    await world.executor.create(items)
+    told: asyncio.Future[NetnsId] = asyncio.get_running_loop().create_future()
+    world.plane.namespaces.on_gone(told.set_result)
+    namespaces.delete(world.client.name)
+    async with asyncio.timeout(30):
+        assert await told == world.client_id
+    found = await world.executor.dump(items)
+    assert items[0].key not in found
+    with pytest.raises(NsmError) as refused:
+        await world.executor.create(items)
+    assert refused.value.code is Code.FAILED_PRECONDITION
+    assert refused.value.field == "mechanism.parameters.inodeURL"
+    world.executor.handles.known.update(
+        {item.key: world.executor.handles.known.get(item.key) for item in items}
+    )
+    await world.executor.delete(items)
+    assert "nse-1" not in inside(world.endpoint, "ip", "link")
+
+
+async def test_a_path_that_is_no_namespace_is_refused(world: World, tmp_path: Path) -> None:
+    for path in (str(tmp_path), "/proc/self/ns/mnt", "/nowhere"):
+        with pytest.raises(NsmError) as refused:
+            world.plane.namespaces.learn(path)
+        assert refused.value.code is Code.INVALID_ARGUMENT
+
+
+async def test_nothing_is_kept_open_into_a_workload(world: World) -> None:
+    await world.executor.create(world.items())
+    links = [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    assert f"net:[{world.client_id.inode}]" not in {str(each) for each in links}
+    told: asyncio.Future[NetnsId] = asyncio.get_running_loop().create_future()
+    world.plane.namespaces.on_gone(told.set_result)
+    namespaces.delete(world.endpoint.name)  # a socket into it would keep it alive
+    async with asyncio.timeout(30):
+        assert await told == world.endpoint_id
+
+
+async def test_an_unmounted_namespace_is_found_again_by_its_process(world: World) -> None:
+    with subprocess.Popen(["nsenter", f"--net={world.client}", "sleep", "60"]) as process:
+        items = world.items()
+        await world.executor.create(items)
+        namespaces.delete(world.client.name)
+        await world.plane.close()
+        async with dataplane(world.node, world.state) as plane:
+            found = await Executor(plane).dump(items)
+            assert found[items[1].key].item == items[1]
+        process.kill()
+
+
+async def test_two_hundred_at_once(world: World) -> None:
+    sets = []
+    for number in range(200):
+        near = client_end(world.client_id, f"c{number}", number)
+        far = endpoint_end(world.endpoint_id, f"e{number}", number)
+        near, far = replace(near, routes=near.routes[:2]), replace(far, routes=far.routes[:2])
+        sets.append(world.items(owner=f"o{number}", client=near, endpoint=far))
+    await asyncio.gather(*(world.executor.create(each) for each in sets))
+    assert ping(world.client, "172.16.199.2") == 5
+    await asyncio.gather(*(world.executor.delete(each) for each in sets))
+    assert inside(world.client, "ip", "-o", "link").count("\n") == 1

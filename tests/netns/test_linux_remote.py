@@ -1,0 +1,253 @@
+"""Remote connections on the linux dataplane: tunnels between two nodes, with real packets."""
+
+import base64
+import shutil
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from forwarder_vpp.dataplane.contract.intent import Intent, NetnsId, VxlanEnd, WireguardEnd
+from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
+from nsm.model.errors import Code, NsmError
+from tests.netns.linux_node import (
+    Executor,
+    census,
+    client_end,
+    dataplane,
+    endpoint_end,
+    inside,
+    ping,
+    underlay,
+)
+
+pytestmark = [pytest.mark.linux, pytest.mark.netns]
+
+needs_wireguard = pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="no wireguard-go")
+
+
+@dataclass
+class Side:
+    node: Path
+    workload: Path
+    state: Path
+    plane: LinuxDataplane
+    executor: Executor
+    netns: NetnsId
+
+
+Sides = tuple[Side, Side]
+
+
+@pytest.fixture
+def places(make_netns: Callable[[str], Path]) -> list[Path]:
+    nodes = [make_netns("n"), make_netns("m"), make_netns("c"), make_netns("e")]
+    underlay(nodes[0], nodes[1])
+    return nodes
+
+
+@pytest.fixture
+async def sides(places: list[Path], tmp_path: Path) -> AsyncIterator[Sides]:
+    first, second, client, endpoint = places
+    async with (
+        dataplane(first, tmp_path / "a", "192.0.2.1") as one,
+        dataplane(second, tmp_path / "b", "192.0.2.2") as two,
+    ):
+        yield (
+            Side(first, client, tmp_path / "a", one, Executor(one), one.namespaces.learn(str(client))),
+            Side(second, endpoint, tmp_path / "b", two, Executor(two), two.namespaces.learn(str(endpoint))),
+        )
+
+
+def vxlan(sides: Sides, *, vni: int = 7, port: int = 4789, v6: bool = False) -> tuple[Intent, Intent]:
+    one, two = ("fd00::1", "fd00::2") if v6 else ("192.0.2.1", "192.0.2.2")
+    out, back = VxlanEnd(one, two, vni, port, port), VxlanEnd(two, one, vni, port, port)
+    return (
+        Intent("id1", "owner1", "ETHERNET", 1426, client_end(sides[0].netns), out),
+        Intent("id2", "owner2", "ETHERNET", 1426, back, endpoint_end(sides[1].netns)),
+    )
+
+
+def key() -> tuple[str, str]:
+    private = X25519PrivateKey.generate()
+    public = private.public_key().public_bytes_raw()
+    return base64.b64encode(private.private_bytes_raw()).decode(), base64.b64encode(public).decode()
+
+
+def wireguard(sides: Sides, *, port: int = 52001, number: int = 1) -> tuple[Intent, Intent]:
+    (private1, public1), (private2, public2) = key(), key()
+    out = WireguardEnd("192.0.2.1", "192.0.2.2", port, port + 1000, private1, public2)
+    back = WireguardEnd("192.0.2.2", "192.0.2.1", port + 1000, port, private2, public1)
+    return (
+        Intent(
+            f"i{number}", f"o{number}", "IP", 1440, client_end(sides[0].netns, f"nsm-{number}", number), out
+        ),
+        Intent(
+            f"j{number}",
+            f"p{number}",
+            "IP",
+            1440,
+            back,
+            endpoint_end(sides[1].netns, f"nse-{number}", number),
+        ),
+    )
+
+
+async def connect(sides: Sides, intents: tuple[Intent, Intent]) -> None:
+    """The endpoint's node first, as a Request does it on its way back."""
+    for side, intent in ((sides[1], intents[1]), (sides[0], intents[0])):
+        await side.executor.create(side.plane.items(intent))
+        await side.plane.settle(intent, 10)
+
+
+async def disconnect(sides: Sides, intents: tuple[Intent, Intent]) -> None:
+    for side, intent in zip(sides, intents, strict=True):
+        await side.executor.delete(side.plane.items(intent))
+
+
+def everywhere(sides: Sides) -> list[object]:
+    return census(*(place for side in sides for place in (side.node, side.workload)))
+
+
+def without_neighbours(found: list[object]) -> list[object]:
+    """The underlay learns its neighbours by itself."""
+    return [each for each in found if not (isinstance(each, tuple) and each[1] == "neigh")]
+
+
+def assert_reachable(sides: Sides, number: int = 1) -> None:
+    assert ping(sides[0].workload, f"172.16.{number}.2", size=1398) == 5
+    assert ping(sides[0].workload, f"fd16:{number}::2") == 5
+    assert ping(sides[1].workload, f"172.16.{number}.1") == 5
+    assert ping(sides[1].workload, f"fd16:{number}::1") == 5
+
+
+@pytest.mark.parametrize("v6", [False, True])
+async def test_vxlan_between_two_nodes(sides: Sides, v6: bool) -> None:
+    before = without_neighbours(everywhere(sides))
+    intents = vxlan(sides, v6=v6)
+    await connect(sides, intents)
+    assert_reachable(sides)
+    _, tunnel = (await sides[0].plane.counters([intents[0]]))["id1"]
+    assert tunnel.tx_packets >= 20
+    await disconnect(sides, intents)
+    assert without_neighbours(everywhere(sides)) == before
+
+
+async def test_vxlan_is_adopted_without_a_write(sides: Sides) -> None:
+    intents = vxlan(sides)
+    await connect(sides, intents)
+    items = sides[0].plane.items(intents[0])
+    await sides[0].plane.close()
+    async with dataplane(sides[0].node, sides[0].state) as plane:
+        found = await Executor(plane).dump(items)
+        assert [found[item.key].item for item in items] == list(items)
+        assert plane.writes == 0
+    assert_reachable(sides)
+
+
+async def test_one_vni_with_two_remotes_is_refused(sides: Sides) -> None:
+    intents = vxlan(sides)
+    await connect(sides, intents)
+    before = without_neighbours(everywhere(sides))
+    other = replace(
+        intents[0],
+        owner="owner9",
+        client=client_end(sides[0].netns, "nsm-9", 9),
+        endpoint=VxlanEnd("192.0.2.1", "192.0.2.9", 7),
+    )
+    with pytest.raises(NsmError) as refused:
+        await sides[0].executor.create(sides[0].plane.items(other))
+    assert refused.value.code is Code.ALREADY_EXISTS
+    assert refused.value.field == "mechanism.parameters.vni"
+    assert without_neighbours(everywhere(sides)) == before
+
+
+async def test_a_vxlan_port_that_is_taken_is_refused(sides: Sides) -> None:
+    import socket
+
+    from nsmctl.lab.namespaces import entered
+
+    with entered(sides[0].node):
+        holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with holder:
+        holder.bind(("", 4790))
+        before = without_neighbours(everywhere(sides))
+        with pytest.raises(NsmError) as refused:
+            await sides[0].executor.create(sides[0].plane.items(vxlan(sides, port=4790)[0]))
+    assert refused.value.code is Code.RESOURCE_EXHAUSTED
+    assert refused.value.field == "mechanism.parameters.dst_port"
+    assert without_neighbours(everywhere(sides)) == before
+
+
+async def test_a_local_connection_becomes_remote_under_the_same_name(sides: Sides) -> None:
+    intents = vxlan(sides)
+    await connect(sides, intents)
+    there = sides[0].plane.namespaces.learn(str(sides[1].workload))
+    local = replace(intents[0], endpoint=endpoint_end(there, "x", 2))
+    await sides[0].executor.create(sides[0].plane.items(local))
+    assert "veth" in inside(sides[0].workload, "ip", "-d", "link", "show", "nsm-1")
+
+
+@needs_wireguard
+async def test_wireguard_between_two_nodes(sides: Sides) -> None:
+    before = without_neighbours(everywhere(sides))
+    intents = wireguard(sides)
+    await connect(sides, intents)
+    assert_reachable(sides)
+    await disconnect(sides, intents)
+    assert without_neighbours(everywhere(sides)) == before
+    for side in sides:
+        assert not list(side.state.rglob("*.sock"))
+
+
+@needs_wireguard
+async def test_wireguard_outlives_the_agent_and_is_adopted(sides: Sides) -> None:
+    intents = wireguard(sides)
+    await connect(sides, intents)
+    items = sides[0].plane.items(intents[0])
+    await sides[0].plane.close()
+    assert_reachable(sides)
+    async with dataplane(sides[0].node, sides[0].state) as plane:
+        executor = Executor(plane)
+        found = await executor.dump(items)
+        assert [found[item.key].item for item in items] == list(items)
+        assert plane.writes == 0
+        assert_reachable(sides)
+        await executor.delete(items)
+        assert "nsm-1" not in inside(sides[0].workload, "ip", "link")
+
+
+@needs_wireguard
+async def test_a_port_holds_one_wireguard_tunnel(sides: Sides) -> None:
+    await connect(sides, wireguard(sides, port=51820))
+    before = without_neighbours(everywhere(sides))
+    with pytest.raises(NsmError) as refused:
+        await sides[0].executor.create(sides[0].plane.items(wireguard(sides, port=51820, number=2)[0]))
+    assert refused.value.code is Code.RESOURCE_EXHAUSTED
+    assert "51820" in refused.value.message
+    assert without_neighbours(everywhere(sides)) == before
+    assert_reachable(sides)
+
+
+@needs_wireguard
+async def test_a_handshake_that_never_comes_is_said(sides: Sides) -> None:
+    intent = wireguard(sides)[0]
+    await sides[0].executor.create(sides[0].plane.items(intent))
+    with pytest.raises(NsmError) as refused:
+        await sides[0].plane.settle(intent, 0.2)
+    assert refused.value.code is Code.DEADLINE_EXCEEDED
+    assert "192.0.2.2:53001" in refused.value.message
+    await sides[0].executor.delete(sides[0].plane.items(intent))
+
+
+@needs_wireguard
+async def test_a_taken_name_leaves_no_process(sides: Sides) -> None:
+    inside(sides[0].workload, "ip", "link", "add", "nsm-1", "type", "bridge")
+    before = without_neighbours(everywhere(sides))
+    with pytest.raises(NsmError) as refused:
+        await sides[0].executor.create(sides[0].plane.items(wireguard(sides)[0]))
+    assert refused.value.field == "mechanism.parameters.name"
+    assert without_neighbours(everywhere(sides)) == before
+    assert not list(sides[0].state.rglob("*.sock"))
