@@ -102,7 +102,7 @@ def run(settings: Settings, main: Callable[[Settings, Daemon], Awaitable[None]])
     except asyncio.CancelledError:
         _LOG.error("stopped.by_force")
         return EXIT_FAILED
-    except Exception:
+    except Exception:  # noqa: BLE001 - the last resort of a process: said once, told by the exit status
         _LOG.exception("failed")
         return EXIT_FAILED
     _LOG.info("stopped")

@@ -110,9 +110,13 @@ class Arrivals:
 class Departures:
     """The descriptors of one call that leaves: opened for the time of the ``with`` block."""
 
-    def __init__(self, *, passes_fds: bool) -> None:
-        """``passes_fds``: false over TCP, where no URL of either kind means anything to the peer."""
+    def __init__(self, *, passes_fds: bool, may_miss: bool = False) -> None:
+        """``passes_fds``: false over TCP, where no URL of either kind means anything to the peer.
+
+        ``may_miss``: a file that is gone is left out (a Close must not fail for it) instead of refused.
+        """
         self._passes_fds = passes_fds
+        self._may_miss = may_miss
         self._files: dict[str, str] = {}
         self._urls: dict[str, str] = {}
         self.fds: list[int] = []
@@ -146,7 +150,11 @@ class Departures:
         """
         url = mechanism.get(INODE_URL)
         if url.startswith(FILE) and self._passes_fds:
-            return mechanism.having(**{INODE_URL: self._inode(url)})
+            try:
+                return mechanism.having(**{INODE_URL: self._inode(url)})
+            except NsmError:
+                if not self._may_miss:
+                    raise
         return mechanism.without(INODE_URL) if url.startswith((FILE, INODE)) else mechanism
 
     def file(self, url: str) -> str | None:

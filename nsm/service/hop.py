@@ -8,7 +8,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol, TypeVar
 from uuid import uuid4
@@ -32,7 +32,7 @@ from nsm.service.arrival import Arrival, Gate
 from nsm.service.lanes import Lanes
 from nsm.service.timers import Expiries
 from nsm.service.watchers import Watchers
-from nsm.session.begin import Admission, BeginTable
+from nsm.session.begin import Admission, BeginTable, EntryState
 from nsm.session.path import restore, trim
 from nsm.session.timing import REQUEST_TIMEOUT, close_time
 from nsm.transport.call import Call
@@ -238,7 +238,7 @@ class HopServer:
         current = _Call.of(call)
         return await self._outlive(self._close(connection, current), current)
 
-    def monitor(self, selector: MonitorScopeSelector, call: Call) -> AsyncIterator[ConnectionEvent]:
+    def monitor(self, selector: MonitorScopeSelector, call: Call) -> AsyncGenerator[ConnectionEvent, None]:
         """``MonitorConnection/MonitorConnections``."""
         del call
         return self._watchers.watch(selector)

@@ -14,9 +14,8 @@ is opened again, and only failing at that is news.
 
 import asyncio
 import math
-import os
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -45,9 +44,6 @@ FIRST_EVENT_TIMEOUT: Final = 2.0
 
 LONGEST_PAUSE: Final = 2.0
 """Seconds between tries to reach a next hop that is away."""
-
-DRAIN_TIMEOUT: Final = 1.0
-"""Seconds to wait for a descriptor of ours that comes back."""
 
 OLD_HOP_TIMEOUT: Final = 5.0
 """Seconds for the Close at a hop that a connection has left."""
@@ -119,12 +115,19 @@ class NextHop:
 
     async def close(self, url: str, connection: Connection, *, deadline: float) -> None:
         """Close at the next hop and forget; NsmError of the next hop or the transport."""
-        self.forget(connection.id)
-        channel = self._channels.get(url)
-        peer = await _peer(channel, deadline)
-        with fds.Departures(passes_fds=peer.passes_fds) as leaving:
-            sent = leaving.connection(connection)
-            await channel.unary(NETWORK_SERVICE_CLOSE, sent, timeout=_left(deadline), fds=tuple(leaving.fds))
+        entry = self._followed.pop(connection.id, None)
+        if entry is not None:
+            self._unwatch(entry.url, connection.id)
+        try:
+            channel = self._channels.get(url)
+            peer = await _peer(channel, deadline)
+            with fds.Departures(passes_fds=peer.passes_fds, may_miss=True) as leaving:
+                sent = leaving.connection(connection)
+                descriptors = tuple(leaving.fds)
+                await channel.unary(NETWORK_SERVICE_CLOSE, sent, timeout=_left(deadline), fds=descriptors)
+        finally:
+            if entry is not None:
+                entry.box.close()
 
     def forget(self, connection_id: str) -> None:
         """No more news of it; its descriptors are closed."""
@@ -161,7 +164,8 @@ class NextHop:
             )
             try:
                 ours = _on_our_segment(reply.value, connection)
-                return await self._with_file(channel, ours, leaving, peer.passes_fds, deadline, entry)
+                receive = _receiver(channel, deadline) if peer.passes_fds else None
+                return await self._with_file(ours, leaving, receive, entry)
             except NsmError:
                 if entry.connection is None:
                     self._spawn(self._leave(url, reply.value))
@@ -169,34 +173,30 @@ class NextHop:
 
     async def _with_file(
         self,
-        channel: Channel,
         answer: Connection,
         leaving: fds.Departures,
-        passes_fds: bool,
-        deadline: float,
+        receive: fds.Receive | None,
         entry: _Followed,
     ) -> Connection:
-        """The answer with a file for its ``inode://``: one of ours again, or the descriptor that came with it."""
+        """The answer with a file for its ``inode://``: one of ours again, or the descriptor that came with it.
+
+        ``receive``: ``None`` over TCP, where waiting for a descriptor would be in vain.
+        """
         mechanism = answer.mechanism
         url = mechanism.get(INODE_URL) if mechanism else ""
         if mechanism is None or not url.startswith(fds.INODE):
             return answer
-        if not passes_fds:
+        if receive is None:
             return replace(answer, mechanism=mechanism.without(INODE_URL))
         file = leaving.file(url)
-        if file is not None:
-            self._spawn(_drain(channel, url))
-            return replace(answer, mechanism=mechanism.having(**{INODE_URL: file}))
-
-        async def receive(wanted: str) -> int:
-            return await channel.receive_fd(wanted, _left(deadline))
-
-        fd = await fds.bounded(receive, url, _left(deadline))
-        box = fds.CURRENT.get()
-        if box is None:
-            entry.box.close()
-            box = entry.box
-        return replace(answer, mechanism=mechanism.having(**{INODE_URL: box.keep(fd)}))
+        if file is None:
+            fd = await receive(url)
+            box = fds.CURRENT.get()
+            if box is None:
+                entry.box.close()
+                box = entry.box
+            file = box.keep(fd)
+        return replace(answer, mechanism=mechanism.having(**{INODE_URL: file}))
 
     def _established(self, url: str, answer: Connection, entry: _Followed) -> None:
         """Follow the connection from now on at ``url``, and nowhere else."""
@@ -377,10 +377,14 @@ def _on_our_segment(answer: Connection, asked: Connection) -> Connection:
     return kept
 
 
-async def _drain(channel: Channel, url: str) -> None:
-    """Take and close a descriptor of ours that comes back, so that the channel does not keep it (trap 20)."""
-    with suppress(NsmError):
-        os.close(await channel.receive_fd(url, DRAIN_TIMEOUT))
+def _receiver(channel: Channel, deadline: float) -> fds.Receive:
+    """Takes descriptors that the answer brought, until ``deadline``."""
+
+    async def receive(url: str) -> int:
+        left = _left(deadline)
+        return await channel.receive_fd(url, left)
+
+    return receive
 
 
 def _is_of(event: ConnectionEvent, connection: Connection) -> bool:

@@ -5,7 +5,7 @@ A slow watcher holds at most one event a connection: a newer one takes the older
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from nsm.model.connection import Connection, ConnectionEvent, MonitorScopeSelector
 from nsm.session.monitor import MonitorTable, select
@@ -57,7 +57,7 @@ class Watchers:
         if event is not None:
             self._tell(event.connections[connection_id], event)
 
-    async def watch(self, selector: MonitorScopeSelector) -> AsyncIterator[ConnectionEvent]:
+    async def watch(self, selector: MonitorScopeSelector) -> AsyncGenerator[ConnectionEvent, None]:
         """INITIAL_STATE_TRANSFER at once, then what changes, until ``end``."""
         stream = _Stream(selector)
         group = self._streams.setdefault(stream.key, {})
