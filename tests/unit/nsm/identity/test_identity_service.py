@@ -90,7 +90,7 @@ async def gone(path: Path) -> None:
     watcher = Watcher(changed.set)
     watcher.watch([path])
     async with asyncio.timeout(20):
-        while os.path.lexists(path):
+        while os.path.lexists(path):  # noqa: ASYNC240 - an instant, in a test
             changed.clear()
             await changed.wait()
     watcher.close()
@@ -235,7 +235,13 @@ async def test_a_direct_connection_to_the_private_socket_gets_nothing(
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a socket to another user")
+def may_give_files_away() -> bool:
+    """Root, outside a user namespace that has no other users."""
+    lengths = [int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    return os.geteuid() == 0 and sum(lengths) > 65534
+
+
+@pytest.mark.skipif(not may_give_files_away(), reason="only root gives a socket to another user")
 @pytest.mark.parametrize("owner", [{"uid": 65534}, {"gid": 65534}])
 async def test_a_process_of_another_user_or_group_is_told_that_the_identity_is_not_its_own(
     host: Host, owner: dict[str, int]
