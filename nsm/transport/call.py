@@ -1,60 +1,71 @@
-"""One inbound RPC as its handler sees it."""
+"""One inbound RPC, as handlers see it."""
 
+import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from nsm.model.errors import Code, NsmError
-from nsm.transport.descriptors import url_of
+from nsm.transport.descriptors import inode_url, parse_inode
 from nsm.transport.peer import Peer
-from nsm.transport.tunnel import Tunnel
+from nsm.transport.wire import Wire
 
-WITHOUT_DEADLINE: float = 15.0
-"""Seconds to wait for a descriptor when the caller set no deadline."""
+FD_TIMEOUT: Final = 15.0
+"""Seconds to wait for a descriptor when the caller gave no deadline."""
+_MARGIN: Final = 0.95
+"""Of the time left: the answer that says what is missing must still reach the caller."""
 
 
 class Call:
-    """``peer`` is who calls, ``metadata`` the ASCII pairs as received."""
+    """``metadata``: the ASCII pairs as received. ``peer``: from the verified certificate."""
 
-    def __init__(self, context: Any, tunnel: Tunnel, peer: Peer) -> None:
-        self._context = context
-        self._tunnel = tunnel
-        self._answer_metadata: tuple[tuple[str, str], ...] = ()
-        self.peer = peer
-        self.metadata: tuple[tuple[str, str], ...] = tuple(
-            (key, value) for key, value in (context.invocation_metadata() or ()) if isinstance(value, str)
+    def __init__(
+        self, peer: Peer, wire: Wire, metadata: Iterable[tuple[str, Any]], remaining: float | None
+    ) -> None:
+        self.peer: Final = peer
+        self.metadata: Final[tuple[tuple[str, str], ...]] = tuple(
+            (str(key), value) for key, value in metadata if isinstance(value, str)
         )
+        self._wire = wire
+        self._loop = asyncio.get_running_loop()
+        self._deadline = None if remaining is None else self._loop.time() + remaining
+        self.answer_metadata: list[tuple[str, str]] = []
 
     def remaining(self) -> float | None:
-        """Seconds until the caller's deadline, ``None`` without one."""
-        left = self._context.time_remaining()
-        return None if left is None else max(0.0, float(left))
+        """Seconds until the caller's deadline, at least 0; ``None`` = no deadline."""
+        return None if self._deadline is None else max(0.0, self._deadline - self._loop.time())
 
     def send_metadata(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Initial (header) metadata of the answer."""
-        self._answer_metadata = (*self._answer_metadata, *pairs)
-
-    @property
-    def answer_metadata(self) -> tuple[tuple[str, str], ...]:
-        """What ``send_metadata`` was given."""
-        return self._answer_metadata
+        """Add to the initial (header) metadata of the answer; it leaves with the first message."""
+        self.answer_metadata.extend(pairs)
 
     async def receive_fd(self, url: str) -> int:
-        """A descriptor the caller owns for ``inode://dev/ino``, waited for until the RPC's deadline.
+        """A dup, owned by the caller, of the descriptor ``inode://dev/ino`` names; it may arrive later.
 
         Raises:
-            NsmError: FAILED_PRECONDITION over TCP, DEADLINE_EXCEEDED when it does not come.
+            NsmError: FAILED_PRECONDITION over TCP; DEADLINE_EXCEEDED naming the inode, within the RPC's deadline
+                or 15 s; INVALID_ARGUMENT for another kind of URL.
         """
-        self._needs_unix()
-        left = self.remaining()
-        return await self._tunnel.descriptors.take(url, WITHOUT_DEADLINE if left is None else left)
+        key = parse_inode(url)
+        self._check_fds(url)
+        remaining = self.remaining()
+        return await self._wire.received.take(key, FD_TIMEOUT if remaining is None else remaining * _MARGIN)
 
     def send_fd(self, fd: int) -> str:
-        """Queue a duplicate of ``fd`` for the answer; its ``inode://`` URL. NsmError FAILED_PRECONDITION over TCP."""
-        self._needs_unix()
-        self._tunnel.send_fd(fd)
-        return url_of(fd)
+        """Queue a dup of ``fd`` for the answer; its ``inode://dev/ino``.
 
-    def _needs_unix(self) -> None:
-        if not self._tunnel.passes_fds:
-            message = f"no descriptors cross {self.peer.address}: use the unix socket"
-            raise NsmError(Code.FAILED_PRECONDITION, message, field="inodeURL")
+        Raises:
+            NsmError: FAILED_PRECONDITION over TCP; UNAVAILABLE when the caller is gone.
+        """
+        self._check_fds(f"descriptor {fd}")
+        return inode_url(self._wire.outbox.put(fd))
+
+    def _check_fds(self, what: str) -> None:
+        if not self.peer.passes_fds:
+            raise no_descriptors(what, self.peer.address)
+
+
+def no_descriptors(what: str, address: str) -> NsmError:
+    """FAILED_PRECONDITION: descriptors pass unix sockets only."""
+    return NsmError(
+        Code.FAILED_PRECONDITION, f"no descriptors here: {what} needs a unix socket, this is {address}"
+    )

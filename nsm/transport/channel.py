@@ -1,171 +1,73 @@
-"""Calls other processes: a grpcio channel on a private socket, behind it our own TLS connection to one target."""
+"""Outbound RPCs: a channel per URL that dials when needed, and the pool of channels of a process."""
 
 import asyncio
-import contextlib
-import shutil
-import socket
-import ssl
-import tempfile
-from collections.abc import AsyncGenerator, Iterator, Sequence
+import itertools
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
-import grpc
 import grpc.aio
 
 from nsm.model.errors import Code, NsmError
-from nsm.model.identity import Identity, Material, TokenSource
-from nsm.session.tokens import token_metadata
-from nsm.transport.addresses import dial, split
+from nsm.model.identity import Identity, TokenSource
+from nsm.transport.call import no_descriptors
+from nsm.transport.descriptors import parse_inode
+from nsm.transport.link import Link, dial
 from nsm.transport.peer import Peer
-from nsm.transport.status import of_rpc_error
-from nsm.transport.tls import Contexts, verified
-from nsm.transport.tunnel import Tunnel
+from nsm.transport.status import from_grpc
+from nsm.transport.tls import Contexts
 from nsm.wire.method import Method
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
-_OPTIONS: Final = (
-    ("grpc.default_authority", "localhost"),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),
-)
+TOKEN: Final = "nsm-client-token"  # noqa: S105 - the name of a header
+TOKEN_EXPIRES: Final = "nsm-client-token-expires"  # noqa: S105
+_NEVER_SENT: Final = "failed to connect to all addresses"
+"""gRPC's words for a call that found its connection gone before it left: it may be made again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply(Generic[Res]):
-    """An answer, the initial metadata that came with it, and who gave it."""
+    """An answer, the initial metadata that came with it (ASCII pairs) and who gave it."""
 
     value: Res
     metadata: tuple[tuple[str, str], ...]
     peer: Peer
 
 
-class _Link:
-    """One live connection: made with ``material``, so only tokens signed by its key may use it (trap 5)."""
-
-    def __init__(self, tunnel: Tunnel, peer: Peer, material: Material, channel: Any, private: str) -> None:
-        self.tunnel = tunnel
-        self.peer = peer
-        self.material = material
-        self.channel = channel
-        self._private = private
-        self._calls = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        tunnel.on_end = self._idle.set
-
-    @contextlib.contextmanager
-    def call(self) -> Iterator[None]:
-        """Keeps the connection while a call runs on it."""
-        self._calls += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._calls -= 1
-            if not self._calls:
-                self._idle.set()
-
-    async def end(self, *, wait: bool) -> None:
-        """Close it, after its running calls if ``wait``."""
-        if wait and not self.tunnel.closed:
-            await self._idle.wait()
-        self.tunnel.close(self.tunnel.reason or "closed")
-        await self.channel.close()
-        shutil.rmtree(self._private, ignore_errors=True)
-
-
 class Channel:
-    """One target; dialled when first needed, again after it broke and after our SVID changed."""
+    """RPCs to one URL over one connection at a time; dialled anew when it is lost and after an SVID rotation."""
 
     def __init__(
-        self, url: str, identity: Identity, tokens: TokenSource | None = None, *, dial_timeout: float = 5.0
+        self,
+        url: str,
+        identity: Identity,
+        tokens: TokenSource | None = None,
+        *,
+        dial_timeout: float = 5.0,
+        contexts: Contexts | None = None,
     ) -> None:
-        split(url)
-        self.url = url
+        """``tokens``: signs the path token of every RPC. ``contexts`` are shared by the channels of a pool."""
+        self.url: Final = url
         self._identity = identity
         self._tokens = tokens
         self._dial_timeout = dial_timeout
-        self._contexts = Contexts(identity)
-        self._link: _Link | None = None
-        self._dialling: asyncio.Task[_Link] | None = None
-        self._retired: set[asyncio.Task[None]] = set()
-        self._closed = False
-
-    # connection
+        self._contexts = contexts or Contexts(identity)
+        self._link: Link | None = None
+        self._links: set[Link] = set()
+        self._dialling: asyncio.Task[Link] | None = None
+        self._is_closed = False
 
     async def peer(self) -> Peer:
-        """Who answers there; dials if needed. NsmError UNAVAILABLE with the reason."""
+        """Who answers there; dials if needed.
+
+        Raises:
+            NsmError: UNAVAILABLE with the real reason.
+        """
         return (await self._ready()).peer
-
-    async def _ready(self) -> _Link:
-        link = self._link
-        if link is not None and not link.tunnel.closed and link.material is self._identity.current:
-            return link
-        if self._closed:
-            raise NsmError(Code.UNAVAILABLE, f"the channel to {self.url} is closed")
-        if self._dialling is None or self._dialling.done():
-            self._dialling = asyncio.create_task(self._dial(), name=f"dial {self.url}")
-            self._dialling.add_done_callback(_seen)
-        return await asyncio.shield(self._dialling)
-
-    async def _dial(self) -> _Link:
-        """A new connection; the old one goes once its calls are done."""
-        old, self._link = self._link, None
-        if old is not None:
-            self._retire(old)
-        try:
-            async with asyncio.timeout(self._dial_timeout):
-                link = await self._connect()
-        except TimeoutError:
-            message = f"{self.url} did not answer within {self._dial_timeout:g} s"
-            raise NsmError(Code.UNAVAILABLE, message) from None
-        except OSError as error:
-            message = f"cannot reach {self.url}: {error.strerror or error}"
-            raise NsmError(Code.UNAVAILABLE, message) from error
-        self._link = link
-        return link
-
-    async def _connect(self) -> _Link:
-        material = self._identity.current
-        context = self._contexts.pair()[1]
-        outer = await dial(self.url)
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tunnel = Tunnel(outer, context.wrap_bio(incoming, outgoing, server_side=False), incoming, outgoing)
-        try:
-            await tunnel.handshake(self._dial_timeout)
-            peer = verified(tunnel.tls, self._identity, self.url, passes_fds=tunnel.passes_fds)
-            channel, private = await _grpc_over(tunnel)
-        except BaseException:
-            tunnel.close("not connected")
-            raise
-        return _Link(tunnel, peer, material, channel, private)
-
-    def _retire(self, link: _Link) -> None:
-        task = asyncio.create_task(link.end(wait=True), name=f"retire {self.url}")
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
-
-    async def close(self) -> None:
-        """End the connection; running calls fail with UNAVAILABLE."""
-        self._closed = True
-        if self._dialling is not None:
-            self._dialling.cancel()
-            await asyncio.wait({self._dialling})
-        link, self._link = self._link, None
-        if link is not None:
-            await link.end(wait=False)
-        for task in list(self._retired):
-            task.cancel()
-        await asyncio.gather(*self._retired, return_exceptions=True)
-
-    # calls
 
     async def unary(
         self,
@@ -173,35 +75,38 @@ class Channel:
         request: Req,
         *,
         timeout: float,
-        metadata: Sequence[tuple[str, str]] = (),
+        metadata: Iterable[tuple[str, str]] = (),
         fds: Sequence[int] = (),
     ) -> Reply[Res]:
-        """One request, one answer; ``fds`` (not taken over) leave before the request or with it.
+        """One request, one answer, within ``timeout`` seconds, dialling included.
+
+        ``fds`` are dup'ed and leave before or with the request.
 
         Raises:
-            NsmError: what the peer answered, UNAVAILABLE with our own reason when the connection broke,
-                FAILED_PRECONDITION for descriptors over TCP.
+            NsmError: the peer's status; UNAVAILABLE with the reason the connection failed for;
+                FAILED_PRECONDITION for ``fds`` over TCP.
         """
-        data = method.encode_request(request)
         loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
-        link = await self._within(timeout, method)
-        if fds and not link.tunnel.passes_fds:
-            message = f"no descriptors cross {self.url}: use the unix socket"
-            raise NsmError(Code.FAILED_PRECONDITION, message, field="inodeURL")
-        with link.call():
-            for fd in fds:
-                link.tunnel.send_fd(fd)
-            call = link.channel.unary_unary(method.path)(
-                data, timeout=max(0.001, end - loop.time()), metadata=self._metadata(link, metadata)
-            )
-            try:
-                answer = await call
-                return Reply(method.decode_response(answer), _pairs(await call.initial_metadata()), link.peer)
-            except grpc.aio.AioRpcError as error:
-                raise of_rpc_error(error, self._why(link)) from None
-            finally:
-                call.cancel()
+        deadline = loop.time() + timeout
+        data = method.encode_request(request)
+        pairs = tuple(metadata)
+        while True:
+            link = await self._ready(timeout)
+            with link.used():
+                self._queue(link, fds)
+                call = link.unary(method.path)(
+                    data, timeout=max(0.0, deadline - loop.time()), metadata=self._metadata(link, pairs)
+                )
+                try:
+                    with _status(link):
+                        answer: bytes = await call
+                        initial = await call.initial_metadata()
+                except _NeverSentError as error:
+                    self._retire(link)
+                    if loop.time() >= deadline:
+                        raise NsmError(Code.UNAVAILABLE, f"{self.url}: {error}") from error
+                    continue
+                return Reply(_decoded(method, answer, link.peer), _ascii(initial), link.peer)
 
     async def stream(
         self,
@@ -209,82 +114,106 @@ class Channel:
         request: Req,
         *,
         timeout: float | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
+        metadata: Iterable[tuple[str, str]] = (),
     ) -> AsyncGenerator[Res, None]:
-        """One request, many answers, until the peer ends the stream; NsmError as ``unary``."""
+        """One request, many answers; ``timeout`` ``None`` = until either side ends it. Errors as of ``unary``."""
         data = method.encode_request(request)
         link = await self._ready()
-        with link.call():
-            call = link.channel.unary_stream(method.path)(
-                data, timeout=timeout, metadata=self._metadata(link, metadata)
+        with link.used():
+            call = link.stream(method.path)(
+                data, timeout=timeout, metadata=self._metadata(link, tuple(metadata))
             )
             try:
-                async for answer in call:
-                    yield method.decode_response(answer)
-            except grpc.aio.AioRpcError as error:
-                raise of_rpc_error(error, self._why(link)) from None
+                with _status(link):
+                    async for answer in call:
+                        yield _decoded(method, answer, link.peer)
+            except _NeverSentError as error:
+                self._retire(link)
+                raise NsmError(Code.UNAVAILABLE, f"{self.url}: {error}") from error
             finally:
                 call.cancel()
 
     async def receive_fd(self, url: str, timeout: float) -> int:
-        """A descriptor the peer sent back on this connection; the caller owns it."""
-        link = await self._ready()
-        if not link.tunnel.passes_fds:
-            message = f"no descriptors cross {self.url}: use the unix socket"
-            raise NsmError(Code.FAILED_PRECONDITION, message, field="inodeURL")
-        return await link.tunnel.descriptors.take(url, timeout)
+        """A dup of a descriptor that the server sent back on this channel; the caller owns it.
 
-    async def _within(self, timeout: float, method: Method[Any, Any]) -> _Link:
+        Raises:
+            NsmError: FAILED_PRECONDITION over TCP, DEADLINE_EXCEEDED naming the inode.
+        """
+        key = parse_inode(url)
+        link = self._link
+        if link is None:
+            raise NsmError(Code.UNAVAILABLE, f"{self.url}: not connected, so {url} cannot arrive")
+        if not link.peer.passes_fds:
+            raise no_descriptors(url, self.url)
+        return await link.pump.wire.received.take(key, timeout)
+
+    async def close(self) -> None:
+        """End the connection and the calls on it."""
+        self._is_closed = True
+        dialling, self._dialling = self._dialling, None
+        if dialling is not None:
+            dialling.cancel()
+            await asyncio.wait([dialling])
+        links, self._links, self._link = self._links, set(), None
+        await asyncio.gather(*(link.close() for link in links))
+
+    async def _ready(self, timeout: float | None = None) -> Link:
+        """A link made with our newest SVID; those who ask at the same time share one dial."""
+        if self._is_closed:
+            raise NsmError(Code.UNAVAILABLE, f"{self.url}: this channel is closed")
+        link = self._link
+        if link is not None and link.is_usable and link.svid is self._identity.current.svid:
+            return link
+        if link is not None:
+            self._retire(link)
+        if self._dialling is None:
+            self._dialling = asyncio.get_running_loop().create_task(self._dial())
+            self._dialling.add_done_callback(self._dialled)
+        patience = None if timeout is None or timeout >= self._dial_timeout else timeout
         try:
-            async with asyncio.timeout(timeout):
-                return await self._ready()
-        except TimeoutError:
-            message = f"{self.url} was not reached within {timeout:g} s for {method.name}"
-            raise NsmError(Code.DEADLINE_EXCEEDED, message) from None
+            async with asyncio.timeout(patience):
+                return await asyncio.shield(self._dialling)
+        except TimeoutError as error:
+            raise NsmError(
+                Code.UNAVAILABLE, f"dialling {self.url}: no answer within {timeout:.3g} s"
+            ) from error
 
-    def _metadata(self, link: _Link, metadata: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    async def _dial(self) -> Link:
+        link = await dial(self.url, self._contexts, self._dial_timeout)
+        self._links = {one for one in self._links if not one.pump.is_closed}
+        self._links.add(link)
+        self._link = link
+        return link
+
+    def _dialled(self, task: asyncio.Task[Link]) -> None:
+        if self._dialling is task:
+            self._dialling = None
+        if not task.cancelled():
+            task.exception()  # whoever waits has it; when all have left it concerns nobody
+
+    def _retire(self, link: Link) -> None:
+        link.retire()
+        if self._link is link:
+            self._link = None
+
+    def _queue(self, link: Link, fds: Sequence[int]) -> None:
+        if fds and not link.peer.passes_fds:
+            raise no_descriptors(f"{len(fds)} descriptors", self.url)
+        for fd in fds:
+            link.pump.wire.outbox.put(fd)
+
+    def _metadata(self, link: Link, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """With the path token: plain metadata, since grpcio's call credentials need its own TLS (trap 52)."""
         if self._tokens is None:
-            return tuple(metadata)
+            return pairs
         token = self._tokens.token(link.peer.spiffe_id, link.peer.not_after)
-        return (*token_metadata(token), *metadata)
-
-    def _why(self, link: _Link) -> str:
-        return f"the connection to {self.url} ended: {link.tunnel.reason}" if link.tunnel.closed else ""
-
-
-async def _grpc_over(tunnel: Tunnel) -> tuple[Any, str]:
-    """A grpcio channel whose only connection is this tunnel; a further attempt to connect finds nobody."""
-    private = tempfile.mkdtemp(prefix="nsm-")
-    path = str(Path(private, "out.sock"))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(path)
-        listener.listen(1)
-        listener.setblocking(False)
-        channel = grpc.aio.insecure_channel(f"unix:{path}", options=_OPTIONS)
-        try:
-            channel.get_state(try_to_connect=True)
-            inner, _ = await asyncio.get_running_loop().sock_accept(listener)
-        except BaseException:
-            await channel.close()
-            shutil.rmtree(private, ignore_errors=True)
-            raise
-    inner.setblocking(False)
-    tunnel.start(inner)
-    return channel, private
-
-
-def _seen(task: "asyncio.Task[Any]") -> None:
-    """Whoever dialled may have gone; the failure was theirs to see."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _pairs(metadata: Any) -> tuple[tuple[str, str], ...]:
-    return tuple((key, value) for key, value in (metadata or ()) if isinstance(value, str))
+        seconds, nanoseconds = divmod(token.expires, 1_000_000_000)
+        moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanoseconds // 1000)
+        return (*pairs, (TOKEN, token.text), (TOKEN_EXPIRES, moment.isoformat().replace("+00:00", "Z")))
 
 
 class Channels:
-    """One channel for each URL."""
+    """The channels of a process by URL; they stay open until dropped."""
 
     def __init__(
         self, identity: Identity, tokens: TokenSource | None = None, *, dial_timeout: float = 5.0
@@ -292,23 +221,64 @@ class Channels:
         self._identity = identity
         self._tokens = tokens
         self._dial_timeout = dial_timeout
+        self._contexts = Contexts(identity)
         self._channels: dict[str, Channel] = {}
 
     def get(self, url: str) -> Channel:
-        """The channel to that URL; not dialled yet if it is new."""
+        """The channel to a URL; dials on first use only."""
         channel = self._channels.get(url)
         if channel is None:
-            channel = Channel(url, self._identity, self._tokens, dial_timeout=self._dial_timeout)
+            channel = Channel(
+                url,
+                self._identity,
+                self._tokens,
+                dial_timeout=self._dial_timeout,
+                contexts=self._contexts,
+            )
             self._channels[url] = channel
         return channel
 
     async def drop(self, url: str) -> None:
-        """Close and forget one channel."""
+        """Close and forget one, e.g. when the descriptor behind its URL is gone."""
         channel = self._channels.pop(url, None)
         if channel is not None:
             await channel.close()
 
     async def close(self) -> None:
         """Close all."""
-        channels, self._channels = list(self._channels.values()), {}
-        await asyncio.gather(*(channel.close() for channel in channels))
+        channels, self._channels = self._channels, {}
+        await asyncio.gather(*(channel.close() for channel in channels.values()))
+
+
+class _NeverSentError(Exception):
+    """The connection had ended before the call left."""
+
+
+@contextmanager
+def _status(link: Link) -> Iterator[None]:
+    """gRPC's exceptions as NsmError; a broken connection with the reason that the pump saw."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        details = error.details() or ""
+        if error.code().name == Code.UNAVAILABLE.name:
+            if details.startswith(_NEVER_SENT):
+                raise _NeverSentError(link.pump.reason or "the connection was closed by the peer") from error
+            if link.pump.is_ending:
+                reason = link.pump.reason or "the connection was closed by the peer"
+                raise NsmError(Code.UNAVAILABLE, f"{link.peer.address}: {reason}") from error
+        raise from_grpc(error) from error
+
+
+def _decoded(method: Method[Any, Res], data: bytes, peer: Peer) -> Res:
+    try:
+        return method.decode_response(data)
+    except NsmError as error:
+        raise NsmError(
+            Code.INTERNAL, f"{peer.spiffe_id} gave a malformed answer: {error.message}", field=error.field
+        ) from error
+
+
+def _ascii(metadata: Any) -> tuple[tuple[str, str], ...]:
+    pairs = itertools.chain(metadata or ())
+    return tuple((str(key), value) for key, value in pairs if isinstance(value, str))

@@ -1,87 +1,204 @@
-"""Descriptors that arrived on one connection, by the inode they stand for (reference §4.3)."""
+"""File descriptors of one connection: those that arrived, kept by inode, and those that wait to leave.
+
+The peer names an object ``inode://<st_dev>/<st_ino>`` in a message and sends its descriptor beside the bytes,
+before or after (reference §4.3). Everything here belongs to one connection and is closed with it.
+"""
 
 import asyncio
 import os
 import re
+from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
+
+import structlog
 
 from nsm.model.errors import Code, NsmError, invalid
 
-_URL: Final = re.compile(r"inode://(\d{1,20})/(\d{1,20})")
-LIMIT: Final = 4096
-"""Descriptors kept for one connection; more are a peer that leaks."""
+KEEP: Final = 20.0
+"""Seconds an unused descriptor is kept: longer than a Request may last (15 s), and no longer than needed, because a
+descriptor pins a dead workload's namespace. Every Request sends its descriptors again."""
+MAX_HELD: Final = 1024
+"""Descriptors one peer may park at us at a time."""
+
+_URL: Final = re.compile(r"inode://(\d{1,20})/(\d{1,20})", re.ASCII)
+_log: Final = structlog.get_logger(__name__)
+
+Key = tuple[int, int]
 
 
-def parse_url(url: str) -> tuple[int, int]:
-    """``inode://dev/ino`` as numbers. Raises NsmError INVALID_ARGUMENT for anything else."""
-    match = _URL.fullmatch(url)
-    if match is None:
-        raise invalid("inodeURL", "inode://<device>/<inode> in decimal", url)
-    return int(match[1]), int(match[2])
+def parse_inode(url: str) -> Key:
+    """``(st_dev, st_ino)`` of ``inode://dev/ino``, both decimal (trap 23).
+
+    Raises:
+        NsmError: INVALID_ARGUMENT.
+    """
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise invalid("inodeURL", "inode://<device>/<inode>, both decimal", url[:200])
+    return int(found[1]), int(found[2])
 
 
-def url_of(fd: int) -> str:
-    """The URL by which the peer asks for ``fd``."""
+def key_of(fd: int) -> Key:
+    """``(st_dev, st_ino)`` of the object behind a descriptor."""
     status = os.fstat(fd)
-    return f"inode://{status.st_dev}/{status.st_ino}"
+    return status.st_dev, status.st_ino
 
 
-class Descriptors:
-    """Owns what arrived until ``close``; waiters get duplicates."""
+def inode_url(key: Key) -> str:
+    """``inode://dev/ino``."""
+    return f"inode://{key[0]}/{key[1]}"
+
+
+@dataclass(slots=True)
+class _Held:
+    fd: int
+    touched: float  # loop.time()
+
+
+class Received:
+    """Descriptors that arrived on one connection, by inode. Callers get dups and own those."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[int, int], int] = {}
-        self._waiters: dict[tuple[int, int], list[asyncio.Future[int]]] = {}
-        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._held: dict[Key, _Held] = {}
+        self._waiters: dict[Key, list[asyncio.Future[int]]] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._has_overflowed = False
+
+    def __len__(self) -> int:
+        """How many are held."""
+        return len(self._held)
 
     def add(self, fds: Iterable[int]) -> None:
-        """Take these over; one whose inode is held already is closed."""
+        """Take over descriptors that came with some bytes; those already held are closed."""
         for fd in fds:
-            status = os.fstat(fd)
-            key = (status.st_dev, status.st_ino)
-            if self._closed or key in self._held or len(self._held) >= LIMIT:
-                os.close(fd)
-                continue
-            self._held[key] = fd
-            for waiter in self._waiters.pop(key, ()):
-                if not waiter.done():
-                    waiter.set_result(os.dup(fd))
+            self._add(fd)
 
-    async def take(self, url: str, timeout: float) -> int:
-        """A duplicate the caller owns, as soon as it is there; NsmError DEADLINE_EXCEEDED names the inode."""
-        key = parse_url(url)
-        if key in self._held:
-            return os.dup(self._held[key])
-        if self._closed:
-            raise NsmError(Code.UNAVAILABLE, f"the connection ended before {url} arrived", field="inodeURL")
-        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    async def take(self, key: Key, timeout: float) -> int:
+        """A dup of the descriptor, awaited for at most ``timeout`` seconds.
+
+        Raises:
+            NsmError: DEADLINE_EXCEEDED naming the inode; UNAVAILABLE when the connection ends first.
+        """
+        if self._is_closed:
+            raise _lost(key)
+        held = self._held.get(key)
+        if held is not None:
+            held.touched = self._loop.time()
+            return os.dup(held.fd)
+        waiter: asyncio.Future[int] = self._loop.create_future()
         self._waiters.setdefault(key, []).append(waiter)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(max(0.0, timeout)):
                 return await waiter
-        except TimeoutError:
-            message = f"no descriptor for {url} arrived within {timeout:.1f} s: send it on this connection"
-            raise NsmError(Code.DEADLINE_EXCEEDED, message, field="inodeURL") from None
-        except asyncio.CancelledError:
+        except BaseException as error:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                os.close(waiter.result())
-            raise
+                os.close(waiter.result())  # it arrived in the same turn in which the caller gave up
+            if not isinstance(error, TimeoutError):
+                raise
+            raise NsmError(
+                Code.DEADLINE_EXCEEDED,
+                f"the descriptor of {inode_url(key)} did not arrive on this connection within {timeout:.3g} s",
+            ) from error
         finally:
-            waiters = self._waiters.get(key, [])
-            if waiter in waiters:
-                waiters.remove(waiter)
-                if not waiters:
-                    del self._waiters[key]
+            self._forget(key, waiter)
 
     def close(self) -> None:
-        """Close everything; whoever waits is told."""
-        self._closed = True
-        for fd in self._held.values():
-            os.close(fd)
-        self._held.clear()
-        for waiters in self._waiters.values():
+        """Close what is held; whoever waits is told that the connection is gone."""
+        self._is_closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        held, self._held = self._held, {}
+        for one in held.values():
+            os.close(one.fd)
+        waiting, self._waiters = self._waiters, {}
+        for key, waiters in waiting.items():
             for waiter in waiters:
                 if not waiter.done():
-                    waiter.set_exception(NsmError(Code.UNAVAILABLE, "the connection ended", field="inodeURL"))
-        self._waiters.clear()
+                    waiter.set_exception(_lost(key))
+
+    def _add(self, fd: int) -> None:
+        key = key_of(fd)
+        known = self._held.get(key)
+        if known is not None:
+            known.touched = self._loop.time()
+            os.close(fd)
+            return
+        for waiter in self._waiters.pop(key, ()):
+            if not waiter.done():
+                waiter.set_result(os.dup(fd))
+        if self._is_closed or len(self._held) >= MAX_HELD:
+            os.close(fd)
+            if not self._is_closed and not self._has_overflowed:
+                self._has_overflowed = True
+                _log.warning("transport.descriptors.overflow", limit=MAX_HELD)
+            return
+        self._held[key] = _Held(fd, self._loop.time())
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(KEEP, self._sweep)
+
+    def _forget(self, key: Key, waiter: asyncio.Future[int]) -> None:
+        """A waiter that left."""
+        waiters = self._waiters.get(key)
+        if waiters is not None and waiter in waiters:
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiters[key]
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        oldest = self._loop.time() - KEEP
+        for key in [key for key, held in self._held.items() if held.touched <= oldest]:
+            os.close(self._held.pop(key).fd)
+        if self._held:
+            soonest = min(held.touched for held in self._held.values())
+            self._sweeper = self._loop.call_at(soonest + KEEP, self._sweep)
+
+
+class Outbox:
+    """Descriptors that leave with the very next bytes of a connection (trap 24); it owns dups."""
+
+    def __init__(self) -> None:
+        self._fds: deque[int] = deque()
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._fds)
+
+    def put(self, fd: int) -> Key:
+        """Queue a dup; ``(st_dev, st_ino)`` of its object.
+
+        Raises:
+            NsmError: UNAVAILABLE when the connection is gone; INVALID_ARGUMENT when ``fd`` is not open.
+        """
+        try:
+            key = key_of(fd)
+            if self._is_closed:
+                raise _lost(key)
+            self._fds.append(os.dup(fd))
+        except OSError as error:
+            raise invalid("fd", f"an open descriptor ({error.strerror})", fd) from error
+        return key
+
+    def first(self, count: int) -> list[int]:
+        """Up to ``count`` from the front, still queued."""
+        return [self._fds[at] for at in range(min(count, len(self._fds)))]
+
+    def sent(self, count: int) -> None:
+        """The first ``count`` have left: the kernel holds its own references now."""
+        for _ in range(count):
+            os.close(self._fds.popleft())
+
+    def close(self) -> None:
+        """Close what never left."""
+        self._is_closed = True
+        self.sent(len(self._fds))
+
+
+def _lost(key: Key) -> NsmError:
+    return NsmError(Code.UNAVAILABLE, f"the connection that {inode_url(key)} belongs to is closed")

@@ -1,184 +1,206 @@
-"""Serves RPC methods to verified peers: our relay in front of a grpcio server on a private socket."""
+"""The serving side: our sockets with TLS in front, a gRPC server on a private socket behind.
+
+gRPC learns who a caller is from the abstract address that the pump bound its end to: nothing inside HTTP/2 can
+forge it, and a connection that has no such address is refused.
+"""
 
 import asyncio
-import shutil
-import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+import errno
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
 import structlog
 from google.protobuf.descriptor import FileDescriptor
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
 
 from nsm.model.errors import Code, NsmError
 from nsm.model.identity import Identity
 from nsm.transport.call import Call
-from nsm.transport.inbound import Inbound
-from nsm.transport.status import CODES
+from nsm.transport.dispatch import Generic, Handlers
+from nsm.transport.extras import Health, add_reflection
+from nsm.transport.handshake import handshake, set_tcp_options
+from nsm.transport.peer import Peer
+from nsm.transport.private import pid_of, pinned, private_path
+from nsm.transport.pump import Pump
+from nsm.transport.sockets import Listener, connect_unix, listen
+from nsm.transport.tls import Contexts
+from nsm.transport.wire import Wire
 from nsm.wire.method import Method
 from nsm.wire.methods import FILES
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
-Handler = Callable[[Any, Call], Any]
 
-_OPTIONS: Final = (
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_concurrent_streams", 10000),
-    ("grpc.http2.max_ping_strikes", 0),
-)
-_LOG: Final = structlog.get_logger(__name__)
+HANDSHAKE_TIMEOUT: Final = 10.0
+_ACCEPTS_PER_TURN: Final = 64
+_OUT_OF_FILES_PAUSE: Final = 0.1
+_log: Final = structlog.get_logger(__name__)
 
 
 class Server:
-    """Register methods, then ``start``; ``files`` are described by reflection."""
+    """Serves methods, health and reflection on any number of URLs; every caller has a verified SPIFFE ID."""
 
     def __init__(self, identity: Identity, *, files: Sequence[FileDescriptor] = FILES) -> None:
-        self._identity = identity
-        self._files = tuple(files)
-        self._services: dict[str, dict[str, Any]] = {}
-        self._directory = ""
-        self._inbound: Inbound | None = None
-        self._server: grpc.aio.Server | None = None
-        self._health = health_aio.HealthServicer()
-
-    # methods
+        """``files``: what server reflection shows."""
+        self._contexts = Contexts(identity)
+        self._handlers = Handlers()
+        self._files = files
+        self._health = Health(self._handlers.services)
+        self._health.add_to(self._handlers)
+        self._grpc: grpc.aio.Server | None = None
+        self._stack = ExitStack()
+        self._private = ""
+        self._listeners: list[Listener] = []
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._connections: dict[str, tuple[Peer, Pump]] = {}
+        self._prefix = f"nsm-{secrets.token_hex(16)}"
+        self._count = 0
+        self._all_closed = asyncio.Event()
 
     def unary(self, method: Method[Req, Res], handler: Callable[[Req, Call], Awaitable[Res]]) -> None:
-        """One request, one answer."""
-
-        async def behavior(data: bytes, context: Any) -> bytes:
-            async with _Guard(self, method, context) as guard:
-                answer = await handler(method.decode_request(data), guard.call)
-                encoded = method.encode_response(answer)
-                await guard.answer_metadata()
-            return encoded
-
-        self._add(method, grpc.unary_unary_rpc_method_handler(behavior))
+        """Serve a method with one request and one answer."""
+        self._handlers.unary(method, handler)
 
     def stream(self, method: Method[Req, Res], handler: Callable[[Req, Call], AsyncIterator[Res]]) -> None:
-        """One request, many answers."""
-
-        async def behavior(data: bytes, context: Any) -> AsyncGenerator[bytes, None]:
-            async with _Guard(self, method, context) as guard:
-                async for encoded in guard.answers(handler(method.decode_request(data), guard.call)):
-                    yield encoded
-
-        self._add(method, grpc.unary_stream_rpc_method_handler(behavior))
+        """Serve a method with one request and many answers."""
+        self._handlers.stream(method, handler)
 
     def bidi(
         self, method: Method[Req, Res], handler: Callable[[AsyncIterator[Req], Call], AsyncIterator[Res]]
     ) -> None:
-        """Many requests, many answers."""
-
-        async def behavior(requests: AsyncIterator[bytes], context: Any) -> AsyncGenerator[bytes, None]:
-            async def decoded() -> AsyncGenerator[Req, None]:
-                async for data in requests:
-                    yield method.decode_request(data)
-
-            async with _Guard(self, method, context) as guard:
-                async for encoded in guard.answers(handler(decoded(), guard.call)):
-                    yield encoded
-
-        self._add(method, grpc.stream_stream_rpc_method_handler(behavior))
-
-    def _add(self, method: Method[Any, Any], handler: Any) -> None:
-        self._services.setdefault(method.service, {})[method.name] = handler
-
-    # life
+        """Serve a method with many requests and many answers."""
+        self._handlers.bidi(method, handler)
 
     async def start(self, urls: Sequence[str]) -> tuple[str, ...]:
-        """Serve on these URLs; the result has the ports chosen. NsmError says which URL cannot be had and why."""
-        self._directory = tempfile.mkdtemp(prefix="nsm-")
-        private = str(Path(self._directory, "in.sock"))
-        server = grpc.aio.server(options=_OPTIONS)
-        for service, methods in self._services.items():
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (*self._services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
-        server.add_insecure_port(f"unix:{private}")
-        await server.start()
-        self._server = server
-        self._inbound = Inbound(self._identity, private)
+        """Listen; the URLs with their real ports.
+
+        Raises:
+            NsmError: INVALID_ARGUMENT, ALREADY_EXISTS or UNAVAILABLE naming the URL; then nothing listens.
+        """
         try:
-            bound = self._inbound.open(urls)
-        except NsmError:
+            await self._start_grpc()
+            for url in urls:
+                self._listeners.append(await listen(url))
+        except BaseException:
             await self.stop(0)
             raise
-        await self._say(serving=True)
-        return bound
+        self.set_serving(True)
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.add_reader(listener.sock.fileno(), self._accept, listener)
+        return tuple(listener.address.url for listener in self._listeners)
 
     def set_serving(self, serving: bool) -> None:
-        """What the health service answers, for the server and each service."""
-        task = asyncio.ensure_future(self._say(serving=serving))
-        task.add_done_callback(lambda done: done.exception())
-
-    async def _say(self, *, serving: bool) -> None:
-        status = health_pb2.HealthCheckResponse
-        for name in ("", *self._services):
-            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+        """What the health service says, overall and of each service."""
+        self._health.set_serving(serving)
 
     async def stop(self, grace: float = 0.2) -> None:
-        """No new calls; running ones may take ``grace`` seconds, then everything is closed."""
-        if self._inbound is not None:
-            self._inbound.stop_listening()
-        if self._server is not None:
-            await self._server.stop(grace)
-            self._server = None
-        if self._inbound is not None:
-            await self._inbound.close()
-        if self._directory:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        """Listen no more, let calls end for ``grace`` seconds, then end them; nothing stays open."""
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener.sock.fileno())
+            listener.close()
+        self._listeners = []
+        for task in list(self._arriving):
+            task.cancel()
+        if self._arriving:
+            await asyncio.wait(self._arriving)
+        if self._grpc is not None:
+            await self._grpc.stop(
+                grace
+            )  # its end of each connection closes, the pumps follow within a second
+            self._grpc = None
+        if self._connections:
+            self._all_closed.clear()
+            await self._all_closed.wait()
+        self._stack.close()
 
-    def call(self, context: Any) -> Call:
-        """The call of a grpcio context; NsmError UNAUTHENTICATED unless it came through the relay."""
-        found = self._inbound.lookup(context.peer()) if self._inbound is not None else None
+    async def _start_grpc(self) -> None:
+        server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        add_reflection(self._handlers, self._files)
+        server.add_generic_rpc_handlers((Generic(self._handlers, self._call_of),))
+        with private_path() as path:
+            server.add_insecure_port(f"unix:{path}")
+            await server.start()
+            self._grpc = server
+            self._private = self._stack.enter_context(pinned(path))
+
+    def _call_of(self, context: Any) -> Call | None:
+        """The call with its verified caller; ``None`` = not through one of our pumps."""
+        found = self._connections.get(context.peer().removeprefix("unix-abstract:"))
         if found is None:
-            raise NsmError(Code.UNAUTHENTICATED, "this call did not come through TLS")
-        return Call(context, *found)
+            _log.warning("audit", action="transport", refusal="not through TLS", peer=context.peer())
+            return None
+        peer, pump = found
+        return Call(peer, pump.wire, context.invocation_metadata() or (), context.time_remaining())
 
+    def _accept(self, listener: Listener) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                sock, address = listener.sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}:
+                    raise
+                _log.error("transport.accept", error=error.strerror, url=listener.address.url)
+                loop.remove_reader(listener.sock.fileno())
+                loop.call_later(_OUT_OF_FILES_PAUSE, self._accept_again, listener)
+                return
+            task = loop.create_task(self._arrive(sock, _address(sock, address)))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
 
-class _Guard:
-    """Around a handler: makes its Call, and turns what it raises into a status."""
+    def _accept_again(self, listener: Listener) -> None:
+        if listener in self._listeners:
+            asyncio.get_running_loop().add_reader(listener.sock.fileno(), self._accept, listener)
 
-    def __init__(self, server: Server, method: Method[Any, Any], context: Any) -> None:
-        self._server = server
-        self._method = method
-        self._context = context
-        self.call: Call
-
-    async def __aenter__(self) -> Self:
+    async def _arrive(self, sock: socket.socket, address: str) -> None:
+        """Authenticate a newcomer and join it to gRPC; a refusal is one log line."""
+        wire = Wire(sock)
         try:
-            self.call = self._server.call(self._context)
-        except NsmError as error:
-            await self._context.abort(CODES[error.code], error.detail)
-        return self
+            set_tcp_options(sock)
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+                tls = self._contexts.server()
+                verified = await handshake(wire, tls)
+                self._count += 1
+                name = f"{self._prefix}-{self._count}"
+                private = await connect_unix(self._private, name=name.encode())
+        except BaseException as error:
+            wire.close()
+            if not isinstance(error, NsmError | OSError):  # TimeoutError is an OSError
+                raise
+            _log_refusal(error, address)
+            return
+        peer = Peer(verified.spiffe_id, verified.leaf, verified.not_after, address, wire.passes_fds)
+        pump = Pump(wire, tls, private, lambda _: self._left(name))
+        self._connections[name] = (peer, pump)
+        pump.start()
 
-    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, NsmError):
-            await self._context.abort(CODES[error.code], error.detail)
-        elif isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
-            _LOG.error("transport.handler_failed", method=self._method.path, exc_info=error)
-            await self._context.abort(grpc.StatusCode.INTERNAL, f"{self._method.name} failed: see our log")
+    def _left(self, name: str) -> None:
+        _, pump = self._connections.pop(name)
+        if pump.reason:
+            _log.debug("transport.lost", reason=pump.reason)
+        if not self._connections:
+            self._all_closed.set()
 
-    async def answer_metadata(self) -> None:
-        """Send the initial metadata, if there is any."""
-        if self.call.answer_metadata:
-            await self._context.send_initial_metadata(self.call.answer_metadata)
 
-    async def answers(self, produced: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
-        """The encoded answers; metadata leaves before the first one; the producer is closed whatever happens."""
-        await self.answer_metadata()
-        try:
-            async for answer in produced:
-                yield self._method.encode_response(answer)
-        finally:
-            close = getattr(produced, "aclose", None)
-            if close is not None:
-                await close()
+def _log_refusal(error: NsmError | OSError, address: str) -> None:
+    if isinstance(error, NsmError) and error.code is Code.UNAUTHENTICATED:
+        _log.warning("audit", action="transport", refusal=error.detail, address=address)
+        return
+    reason = "no handshake in time" if isinstance(error, TimeoutError) else str(error)
+    _log.info("transport.handshake", reason=reason, address=address)
+
+
+def _address(sock: socket.socket, address: Any) -> str:
+    """For people: ``tcp://host:port`` or the process at the other end."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:pid={pid_of(sock)}"
+    host = str(address[0]).removeprefix("::ffff:")
+    return f"tcp://[{host}]:{address[1]}" if ":" in host else f"tcp://{host}:{address[1]}"

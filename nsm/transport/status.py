@@ -1,19 +1,20 @@
-"""NsmError and gRPC statuses, both ways."""
+"""NsmError to and from gRPC status codes; the two tables have the same names and numbers."""
 
-from typing import Any, Final
+from typing import Final
 
 import grpc
+import grpc.aio
 
 from nsm.model.errors import Code, NsmError
 
-CODES: Final = {code: getattr(grpc.StatusCode, code.name) for code in Code}
-_BY_NUMBER: Final = {code.value: code for code in Code}
+_TO_GRPC: Final[dict[Code, grpc.StatusCode]] = {code: grpc.StatusCode[code.name] for code in Code}
 
 
-def of_rpc_error(error: Any, reason: str = "") -> NsmError:
-    """What a peer answered; ``reason`` is what our own transport knows of a connection that broke."""
-    code = _BY_NUMBER.get(error.code().value[0], Code.UNKNOWN)
-    message = error.details() or code.name
-    if code is Code.UNAVAILABLE and reason:
-        message = reason
-    return NsmError(code, message)
+def to_grpc(code: Code) -> grpc.StatusCode:
+    """The gRPC constant of a code."""
+    return _TO_GRPC[code]
+
+
+def from_grpc(error: grpc.aio.AioRpcError) -> NsmError:
+    """The peer's status as our exception: same code, same message."""
+    return NsmError(Code[error.code().name], error.details() or "")
