@@ -1,14 +1,15 @@
 """Local connections on the linux dataplane, with real packets."""
 
 import asyncio
+import contextlib
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from forwarder_vpp.dataplane.contract.intent import Intent, NetnsId
+from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId
 from forwarder_vpp.dataplane.contract.items import Item
 from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
 from nsm.model.context import IpNeighbor, PolicyRoute, Route
@@ -30,11 +31,29 @@ class World:
     client_id: NetnsId
     endpoint_id: NetnsId
 
-    def intent(self, **changes: object) -> Intent:
-        return replace(local(self.client_id, self.endpoint_id), **changes)
+    def intent(self) -> Intent:
+        return local(self.client_id, self.endpoint_id)
 
-    def items(self, **changes: object) -> tuple[Item, ...]:
-        return self.plane.items(self.intent(**changes))
+    def items(
+        self, *, owner: str = "owner1", client: KernelEnd | None = None, endpoint: KernelEnd | None = None
+    ) -> tuple[Item, ...]:
+        intent = self.intent()
+        near, far = client or intent.client, endpoint or intent.endpoint
+        return self.plane.items(replace(intent, owner=owner, client=near, endpoint=far))
+
+
+def open_files() -> set[str]:
+    """What the descriptors of this process lead to."""
+    return {str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()}
+
+
+@contextlib.contextmanager
+def process_inside(netns: Path) -> Iterator[None]:
+    with subprocess.Popen(["nsenter", f"--net={netns}", "sleep", "60"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 @pytest.fixture
@@ -209,8 +228,7 @@ async def test_a_path_that_is_no_namespace_is_refused(world: World, tmp_path: Pa
 
 async def test_nothing_is_kept_open_into_a_workload(world: World) -> None:
     await world.executor.create(world.items())
-    links = [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
-    assert f"net:[{world.client_id.inode}]" not in {str(each) for each in links}
+    assert f"net:[{world.client_id.inode}]" not in open_files()
     told: asyncio.Future[NetnsId] = asyncio.get_running_loop().create_future()
     world.plane.namespaces.on_gone(told.set_result)
     namespaces.delete(world.endpoint.name)  # a socket into it would keep it alive
@@ -219,7 +237,7 @@ async def test_nothing_is_kept_open_into_a_workload(world: World) -> None:
 
 
 async def test_an_unmounted_namespace_is_found_again_by_its_process(world: World) -> None:
-    with subprocess.Popen(["nsenter", f"--net={world.client}", "sleep", "60"]) as process:
+    with process_inside(world.client):
         items = world.items()
         await world.executor.create(items)
         namespaces.delete(world.client.name)
@@ -227,7 +245,6 @@ async def test_an_unmounted_namespace_is_found_again_by_its_process(world: World
         async with dataplane(world.node, world.state) as plane:
             found = await Executor(plane).dump(items)
             assert found[items[1].key].item == items[1]
-        process.kill()
 
 
 async def test_two_hundred_at_once(world: World) -> None:

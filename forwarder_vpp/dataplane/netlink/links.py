@@ -34,6 +34,10 @@ class Link:
     data: dict[int, bytes]
     tag: Tag | None = None
 
+    def is_half_made(self, tags: Tags) -> bool:
+        """Whether an agent died between making it and marking it."""
+        return self.group == tags.group and not self.alias
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:

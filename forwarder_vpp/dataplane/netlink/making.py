@@ -75,8 +75,7 @@ def _cleared(session: Session, tags: Tags, ends: Sequence[End]) -> bool:
             if error.errno in GONE:
                 continue
             raise
-        is_half_made = link.group == tags.group and not link.alias
-        if not is_half_made and (link.tag is None or link.tag.owner != end.tag.owner):
+        if not link.is_half_made(tags) and (link.tag is None or link.tag.owner != end.tag.owner):
             text = (
                 f"expected a free interface name, but {end.name!r} exists in the namespace"
                 " and is not this connection's"

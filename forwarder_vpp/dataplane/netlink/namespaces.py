@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import chain
 from typing import Final, TypeVar
 
 import structlog
@@ -29,7 +30,7 @@ from nsm.model.errors import invalid
 
 ResultT = TypeVar("ResultT")
 
-_WORKERS: Final = 4
+_WORKERS: Final = 8
 _REMOVERS: Final = 16
 _log = structlog.get_logger(__name__)
 
@@ -55,13 +56,15 @@ class NodeNetlink:
         self._removals: set[asyncio.Future[None]] = set()
 
     async def start(self) -> None:
-        """Learn which namespaces have ids and which links are ours; begin to listen."""
+        """Learn which namespaces have ids and which links are ours, remove half-made ones; begin to listen."""
         self._home = syscalls.open_netns(syscalls.OWN_NETNS)
         self._own = syscalls.identity(self._home)
         self._session = Session()
         self._events = LinkEvents(self._nsid_gone)
-        for link in await self.links():
-            if link.tag is not None and link.nsid != AT_NODE:
+        for link in await self.at_node(self._all_links):
+            if link.tag is None:
+                await self.remove(link)
+            elif link.nsid != AT_NODE:
                 self._ids.setdefault(link.tag.netns, link.nsid)
 
     async def close(self) -> None:
@@ -147,7 +150,7 @@ class NodeNetlink:
 
     async def links(self) -> Sequence[Link]:
         """Every link with our mark, at the node and in every namespace that has an id there."""
-        return await self.at_node(self._all_links)
+        return [link for link in await self.at_node(self._all_links) if link.tag is not None]
 
     async def remove(self, link: Link) -> None:
         """Delete a link; returns when it is no longer to be seen, the kernel's clean-up (15 ms) goes on behind."""
@@ -186,7 +189,8 @@ class NodeNetlink:
         found = []
         for nsid in (AT_NODE, *known(session)):
             try:
-                found += [link for link in links.dump(session, nsid, self.tags) if link.tag is not None]
+                here = links.dump(session, nsid, self.tags)
+                found += [link for link in here if link.tag is not None or link.is_half_made(self.tags)]
             except NetlinkError as error:
                 if error.errno not in GONE and nsid == AT_NODE:
                     raise
@@ -203,7 +207,9 @@ class NodeNetlink:
 
     def _open(self, netns: NetnsId) -> int:
         hint = self._paths.get(netns)
-        for path in (*((hint,) if hint else ()), *places.candidates(netns)):
+        for path in chain(
+            (hint,) if hint else (), places.candidates(netns)
+        ):  # lazy: the scan is the last resort
             with suppress(OSError):  # closed or ended meanwhile: the next candidate
                 fd = syscalls.open_netns(path)
                 if syscalls.identity(fd) == netns:
