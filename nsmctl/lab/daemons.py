@@ -29,7 +29,7 @@ def registry(topology: Topology) -> Daemon:
     """The registry, on the first node."""
     node = topology.nodes[0]
     env = {"NSM_NAME": "registry", "NSM_LISTEN_ON": topology.registry, **_identity(node)}
-    env["NSM_STATE_DIR"] = str(node.directory / "registry")
+    env["NSM_STORE"] = str(node.directory / "registry.sqlite")
     return _on(node, "registry", "nsm-registry", env)
 
 

@@ -52,6 +52,11 @@ class World:
         """What it consists of."""
         return self.state.topology
 
+    @property
+    def mark(self) -> str:
+        """What every process of this lab carries in its environment."""
+        return mark(self.topology.name)
+
     # nodes
 
     def build(self, progress: Progress, forwarder_env: Mapping[str, str]) -> None:
@@ -100,7 +105,7 @@ class World:
             netns=daemon.netns,
             log=daemon.log,
             env=daemon.env,
-            mark=mark(self.topology.name),
+            mark=self.mark,
         )
         self.record(self.state.with_process(process))
         return process, offset
