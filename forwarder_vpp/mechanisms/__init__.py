@@ -1,1 +1,1 @@
-"""Negotiation of each mechanism: parameters, offer, accept, MTU overhead. Pure."""
+"""Negotiation of mechanisms, one file each: parameters, offer, accept, MTU overhead. Pure."""

@@ -77,8 +77,11 @@ class Reconciler:
 
     # -- life ----------------------------------------------------------------------------------------
 
-    async def start(self, intents: Iterable[Intent]) -> None:
-        """Adopt what exists of ``intents``, make what is missing; what fails is tried again in the background."""
+    async def start(self, intents: Iterable[Intent], ended: Iterable[Intent] = ()) -> None:
+        """Adopt what exists of ``intents``, make what is missing, remove what is left of ``ended``.
+
+        What fails is tried again in the background.
+        """
         self._wanted.set(NODE, self._dataplane.node_items())
         for intent in intents:
             try:
@@ -87,7 +90,10 @@ class Reconciler:
                 _LOG.error("intent.dropped", connection=intent.id, reason=str(error))
                 continue
             self._committed[intent.id] = intent
-        await self._full_pass()
+        for intent in ended:
+            self._leftover[intent.id] = {item.key for item in self._dataplane.items(intent)}
+        if not await self._full_pass():
+            self._wake.set()
         self._task = asyncio.create_task(self._run(), name="reconciler")
 
     async def stop(self) -> None:
