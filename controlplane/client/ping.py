@@ -88,7 +88,9 @@ async def silent_pair(
 
 
 async def _opened(netns: Path, pairs: Sequence[tuple[Address, Address]]) -> list[Echo]:
-    """The sockets, opened inside ``netns`` by a thread that does nothing else and never returns home."""
+    """The sockets, opened inside ``netns`` by a thread that does nothing else; our own namespace needs none."""
+    if netns == OWN_NETNS:
+        return _open_all(pairs)
     loop = asyncio.get_running_loop()
     future: asyncio.Future[list[Echo]] = loop.create_future()
 
@@ -106,13 +108,9 @@ async def _opened(netns: Path, pairs: Sequence[tuple[Address, Address]]) -> list
         error: OSError | None = None
         try:
             _enter(netns)
-            for source, target in pairs:
-                echoes.append(_open(source, target))
+            echoes = _open_all(pairs)
         except OSError as problem:
             error = problem
-            for echo in echoes:
-                echo.socket.close()
-            echoes = []
         try:
             loop.call_soon_threadsafe(deliver, echoes, error)
         except RuntimeError:  # the loop has ended
@@ -123,9 +121,19 @@ async def _opened(netns: Path, pairs: Sequence[tuple[Address, Address]]) -> list
     return await future
 
 
+def _open_all(pairs: Sequence[tuple[Address, Address]]) -> list[Echo]:
+    echoes: list[Echo] = []
+    try:
+        for source, target in pairs:
+            echoes.append(_open(source, target))
+    except OSError:
+        for echo in echoes:
+            echo.socket.close()
+        raise
+    return echoes
+
+
 def _enter(netns: Path) -> None:
-    if netns == OWN_NETNS:
-        return
     target = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if _LIBC.setns(target, _CLONE_NEWNET) != 0:

@@ -89,3 +89,10 @@ async def test_the_silent_pair_is_named(netns: Path) -> None:
 async def test_a_source_that_is_not_there_is_an_error(netns: Path) -> None:
     with pytest.raises(OSError, match="assign requested address"):
         await silent_pair(netns, [(ip_address("10.97.0.7"), ip_address("127.0.0.1"))], 0.2)
+
+
+@pytest.mark.netns
+async def test_our_own_namespace_is_asked_too() -> None:
+    assert await silent_pair(OWN_NETNS, [(ip_address("127.0.0.1"), ip_address("127.0.0.1"))], 5.0) is None
+    with pytest.raises(OSError, match="assign requested address"):
+        await silent_pair(OWN_NETNS, [(ip_address("198.51.100.7"), ip_address("127.0.0.1"))], 0.2)

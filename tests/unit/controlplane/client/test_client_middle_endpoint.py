@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.client import session as session_module
 from controlplane.client.client import Client
 from controlplane.client.path_facts import hops
 from controlplane.client.service_url import parse_services
@@ -21,7 +22,9 @@ from controlplane.endpoint.settings import EndpointSettings
 from nsm.identity.tokens import PathTokens, PathTokenVerifier
 from nsm.model.connection import Connection, State
 from nsm.model.endpoint import EndpointQuery, EndpointResponse, NetworkService, NetworkServiceEndpoint
+from nsm.model.errors import denied
 from nsm.model.mechanism import INODE_URL, KERNEL, LOCAL, Mechanism
+from nsm.model.path import Path as NsmPath
 from nsm.policy.rules import Policies
 from nsm.service.daemon import Node
 from nsm.service.hop import Closing, HopServer, Incoming
@@ -63,6 +66,10 @@ class Middle:
         self.namespaces: list[int] = []
         self.requests: list[Incoming] = []
         self.changed = asyncio.Condition()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.arrived = asyncio.Event()
+        self.closed: asyncio.Queue[str] = asyncio.Queue()
         self._theirs: dict[str, Mechanism] = {}
         self._sockets: list[int] = []
 
@@ -82,6 +89,8 @@ class Middle:
             os.close(fd)
 
     async def request(self, incoming: Incoming) -> Connection:
+        self.arrived.set()
+        await self.gate.wait()
         asked = incoming.connection
         mine = asked.mechanism or incoming.preferences[0]
         answer = await self.next_hop.request(
@@ -103,6 +112,7 @@ class Middle:
     async def close(self, closing: Closing) -> None:
         self._theirs.pop(closing.connection.id, None)
         await self.next_hop.close(self.url, closing.connection, deadline=closing.deadline)
+        self.closed.put_nowait(closing.reason)
 
     async def served(self, count: int) -> None:
         async with self.changed:
@@ -158,7 +168,7 @@ class World:
         self.stack.push_async_callback(endpoint.stop)
         return endpoint
 
-    def client(self, name: str = "nsc", **more: object) -> Client:
+    def client(self, name: str = "nsc", policies: Policies | None = None, **more: object) -> Client:
         settings = ClientSettings(
             name=name,
             connect_to=self.manager,
@@ -168,6 +178,7 @@ class World:
             **more,  # type: ignore[arg-type]
         )
         own = node(self.authority, f"client/{name}", self.lifetime)
+        own = replace(own, policies=policies or own.policies)
         client = Client(settings, own, on_change=self._changed)
         self.stack.push_async_callback(own.channels.close)
         self.stack.push_async_callback(client.stop)
@@ -324,3 +335,70 @@ async def test_leases_survive_a_restart_on_disk(world: World) -> None:
     other = stranger.sessions[0].connection
     assert other is not None
     assert not set(other.ip.src_ip_addrs) & set(before.ip.src_ip_addrs)
+
+
+@pytest.mark.parametrize("grace", [0.0, 10.0])
+async def test_stopped_while_the_first_request_is_under_way_nothing_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch, grace: float
+) -> None:
+    """Without patience the Request is cancelled and rolled back behind it, else its answer is closed."""
+    monkeypatch.setattr(session_module, "STOP_GRACE", grace)
+    endpoint = await world.endpoint()
+    world.middle.gate.clear()
+    client = world.client()
+    await client.update(SERVICES[:1])
+    await world.middle.arrived.wait()
+    stopping = asyncio.create_task(client.stop())
+    if grace:
+        await asyncio.sleep(0)
+    else:
+        await stopping
+    world.middle.gate.set()
+    reason = await asyncio.wait_for(world.middle.closed.get(), 30)
+    await stopping
+    assert reason == ("call" if grace else "rollback")
+    assert [*endpoint.connections, *world.middle.hop.connections()] == []
+
+
+class Strict(Policies):
+    """Refuses the first answers, as if the path had been tampered with."""
+
+    def __init__(self, refusals: int) -> None:
+        super().__init__(PathTokenVerifier())
+        self.refusals = refusals
+
+    def client(self, path: NsmPath, peer_leaf: bytes) -> None:
+        super().client(path, peer_leaf)
+        if self.refusals:
+            self.refusals -= 1
+            raise denied("tokens_chained", "for the test")
+
+
+async def test_an_answer_the_policies_refuse_is_closed_and_asked_for_again(world: World) -> None:
+    endpoint = await world.endpoint()
+    client = world.client(policies=Strict(1))
+    await client.update(SERVICES[:1])
+    await client.connected()
+    assert await world.middle.closed.get() == "call"
+    assert len(world.middle.requests) == 2
+    assert len(endpoint.connections) == 1
+
+
+async def test_descriptors_do_not_pile_up(world: World) -> None:
+    await world.endpoint()
+    client = world.client()
+    await client.update(SERVICES[:1])
+    await client.connected()
+    session = client.sessions[0]
+    assert session.connection is not None
+    counts = []
+    for number in range(2, 8):
+        session.news(replace(session.connection, state=State.REFRESH_REQUESTED))
+        await world.middle.served(number)
+        counts.append(open_descriptors())
+    assert counts[-1] <= counts[0] + 2
+    await client.stop()
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
