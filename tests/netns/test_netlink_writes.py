@@ -68,7 +68,7 @@ def traced(words: list[str], log: Path) -> list[str]:
 
 
 def _name(shown: str) -> str:
-    """strace knows the family of a socket only in its own namespace, and shows a number elsewhere."""
+    """By name: strace knows the family of a socket only in its own namespace, and shows a number elsewhere."""
     return _NAMES[int(shown, 16)] if shown.startswith("0x") else shown
 
 
