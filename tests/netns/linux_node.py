@@ -49,6 +49,9 @@ def underlay(first: Path, second: Path, mtu: int = 1500) -> None:
     one, two = ("name", "eth0", "netns", first.name), ("name", "eth0", "netns", second.name)
     run("ip", "link", "add", *one, "mtu", str(mtu), "type", "veth", "peer", *two, "mtu", str(mtu))
     for number, node in ((1, first), (2, second)):
+        inside(
+            node, "ip", "link", "set", "eth0", "addrgenmode", "none"
+        )  # no address that is tentative for a while
         inside(node, "ip", "addr", "add", f"192.0.2.{number}/24", "dev", "eth0")
         inside(node, "ip", "addr", "add", f"fd00::{number}/64", "dev", "eth0", "nodad")
         inside(node, "ip", "link", "set", "eth0", "up")

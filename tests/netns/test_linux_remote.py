@@ -1,6 +1,9 @@
 """Remote connections on the linux dataplane: tunnels between two nodes, with real packets."""
 
+import asyncio
 import base64
+import os
+import select
 import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -9,9 +12,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from forwarder_vpp.dataplane.contract.intent import Intent, NetnsId, VxlanEnd, WireguardEnd
+from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId, VxlanEnd, WireguardEnd
+from forwarder_vpp.dataplane.linux import uapi
 from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
 from nsm.model.errors import Code, NsmError
+from nsmctl.lab import namespaces
 from tests.netns.linux_node import (
     Executor,
     census,
@@ -41,6 +46,12 @@ class Side:
 Sides = tuple[Side, Side]
 
 
+def end_all(state: Path) -> None:
+    """What a test left running."""
+    for path in tuple(state.rglob("*.sock")):
+        uapi.end(path)
+
+
 @pytest.fixture
 def places(make_netns: Callable[[str], Path]) -> list[Path]:
     nodes = [make_netns("n"), make_netns("m"), make_netns("c"), make_netns("e")]
@@ -59,6 +70,7 @@ async def sides(places: list[Path], tmp_path: Path) -> AsyncIterator[Sides]:
             Side(first, client, tmp_path / "a", one, Executor(one), one.namespaces.learn(str(client))),
             Side(second, endpoint, tmp_path / "b", two, Executor(two), two.namespaces.learn(str(endpoint))),
         )
+    await asyncio.to_thread(end_all, tmp_path)
 
 
 def vxlan(sides: Sides, *, vni: int = 7, port: int = 4789, v6: bool = False) -> tuple[Intent, Intent]:
@@ -251,3 +263,57 @@ async def test_a_taken_name_leaves_no_process(sides: Sides) -> None:
     assert refused.value.field == "mechanism.parameters.name"
     assert without_neighbours(everywhere(sides)) == before
     assert not list(sides[0].state.rglob("*.sock"))
+
+
+@needs_wireguard
+async def test_the_process_ends_with_the_workloads_namespace(sides: Sides) -> None:
+    intent = wireguard(sides)[0]
+    items = sides[0].plane.items(intent)
+    await sides[0].executor.create(items)
+    process = open_process(sides[0].state)
+    told: asyncio.Future[NetnsId] = asyncio.get_running_loop().create_future()
+    sides[0].plane.namespaces.on_gone(told.set_result)
+    namespaces.delete(sides[0].workload.name)
+    async with asyncio.timeout(30):
+        await told
+    assert await asyncio.to_thread(has_ended, process)
+    found = await sides[0].executor.dump(items)
+    assert all(each.item is None for each in found.values())
+    for key in found:
+        await (
+            sides[0].executor.descriptors[key.kind].delete(None, found[key].handle, sides[0].executor.handles)
+        )
+    assert not list(sides[0].state.rglob("*.sock"))
+
+
+@needs_wireguard
+async def test_twenty_tunnels_at_once(sides: Sides) -> None:
+    before = without_neighbours(everywhere(sides))
+    pairs = [wireguard(sides, port=53000 + number, number=number) for number in range(1, 21)]
+    pairs = [(without_detour(one), two) for one, two in pairs]
+    await asyncio.gather(*(sides[1].executor.create(sides[1].plane.items(two)) for _, two in pairs))
+    await asyncio.gather(*(sides[0].executor.create(sides[0].plane.items(one)) for one, _ in pairs))
+    await asyncio.gather(*(sides[0].plane.settle(one, 15) for one, _ in pairs))
+    for number in (1, 10, 20):
+        assert_reachable(sides, number)
+    await asyncio.gather(*(disconnect(sides, pair) for pair in pairs))
+    assert without_neighbours(everywhere(sides)) == before
+
+
+def without_detour(intent: Intent) -> Intent:
+    """Without the route that only one interface can have."""
+    assert isinstance(intent.client, KernelEnd)
+    return replace(intent, client=replace(intent.client, routes=intent.client.routes[:2]))
+
+
+def open_process(state: Path) -> int:
+    (path,) = state.rglob("*.sock")
+    with uapi.connect(path) as client:
+        return os.pidfd_open(uapi.owner_of(client))
+
+
+def has_ended(process: int) -> bool:
+    try:
+        return bool(select.select([process], [], [], 20)[0])
+    finally:
+        os.close(process)

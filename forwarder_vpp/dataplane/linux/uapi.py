@@ -1,6 +1,7 @@
 """WireGuard's cross-platform configuration protocol over a unix socket (wireguard.com/xplatform). Blocking."""
 
 import base64
+import contextlib
 import errno
 import os
 import select
@@ -64,7 +65,8 @@ def end(path: Path, timeout: float = _TIMEOUT) -> None:
     """End the daemon behind ``path`` and wait until it has gone; nothing to do if there is none."""
     try:
         with connect(path) as client:
-            process = os.pidfd_open(owner_of(client))  # the connection proves that it lives
+            number = owner_of(client)
+            process = os.pidfd_open(number)  # the connection proves that it lives
     except (OSError, ValueError):
         path.unlink(missing_ok=True)
         return
@@ -77,6 +79,8 @@ def end(path: Path, timeout: float = _TIMEOUT) -> None:
         pass
     finally:
         os.close(process)
+    with contextlib.suppress(ChildProcessError):  # started by an earlier agent
+        os.waitpid(number, os.WNOHANG)
     path.unlink(missing_ok=True)
 
 
