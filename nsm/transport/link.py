@@ -18,7 +18,7 @@ from nsm.model.identity import Svid
 from nsm.transport.handshake import handshake
 from nsm.transport.peer import Peer
 from nsm.transport.private import doorstep
-from nsm.transport.pump import Pump
+from nsm.transport.pump import LINGER, Pump
 from nsm.transport.sockets import connected
 from nsm.transport.tls import Contexts, explain
 from nsm.transport.wire import Wire
@@ -88,10 +88,9 @@ class Link:
         """End it and its calls."""
         self._is_retired = True
         await self._channel.close()
-        if (
-            not self.pump.is_closed
-        ):  # grpcio's end lets the pump say good-bye; it lingers for a second at most
-            await self._closed
+        if not self.pump.is_closed:  # grpcio's end lets the pump say good-bye
+            await asyncio.wait({self._closed}, timeout=LINGER)
+        self.pump.close()  # grpcio keeps its socket for as long as somebody holds a failed call, e.g. in a traceback
 
     def _close_if_unused(self) -> None:
         if self._is_retired and not self._uses and self._closing is None:
