@@ -256,7 +256,7 @@ class _NeverSentError(Exception):
 
 @contextmanager
 def _status(link: Link) -> Iterator[None]:
-    """gRPC's exceptions as NsmError; a broken connection with the reason that the pump saw."""
+    """GRPC's exceptions as NsmError; a broken connection with the reason that the pump saw."""
     try:
         yield
     except grpc.aio.AioRpcError as error:

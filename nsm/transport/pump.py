@@ -201,7 +201,7 @@ class Pump:
     # the end
 
     def _finish_if_done(self) -> None:
-        """grpcio has ended and all is sent: end the wire; with the peer's end too all is over."""
+        """Grpcio has ended and all is sent: end the wire; with the peer's end too all is over."""
         if not self._private_ended or self._to_wire or self.is_closed:
             return
         if self._wire_ended:
