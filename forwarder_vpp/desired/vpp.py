@@ -35,6 +35,9 @@ from nsm.model.context import IpNeighbor
 from nsm.model.mechanism import IP
 
 DEFAULT_RING = Ring()
+TUNNEL_RING = Ring(frame=10240, frames=1024)
+"""For links without large segments: many frames that hold one packet of any MTU up to 9000 bytes."""
+
 NODE_OWNER = f"{OWNED}-node"
 """The owner of what belongs to the node, in tags and access lists."""
 
@@ -52,6 +55,7 @@ class NodeFacts:
     """
 
     ring: Ring = DEFAULT_RING
+    tunnel_ring: Ring = TUNNEL_RING
     taps: bool = False
     holds_ports: bool = True
 
@@ -69,7 +73,7 @@ class UplinkFacts:
     routes: tuple[tuple[str, str], ...] = ()
     neighbours: tuple[tuple[str, str], ...] = ()
     ports: tuple[tuple[int, int], ...] = ((4789, 4789), (51820, 51820))
-    ring: Ring = DEFAULT_RING
+    ring: Ring = TUNNEL_RING
 
 
 def interface_key(intent: Intent, end: End, role: str, facts: NodeFacts) -> Key:
@@ -127,7 +131,8 @@ def _interface(
             )
         case KernelEnd():
             veth = _veth(intent, end, role)
-            return AfPacket(veth.far.name, _vpp_mac(intent, role), facts.ring, veth.key)
+            ring = facts.ring if _is_local(intent) else facts.tunnel_ring
+            return AfPacket(veth.far.name, _vpp_mac(intent, role), ring, veth.key)
         case VxlanEnd():
             needs = (UdpPort(end.local, end.local_port).key,) if facts.holds_ports else ()
             return VxlanTunnel(end.local, end.remote, end.vni, end.local_port, end.remote_port, needs)
@@ -141,7 +146,17 @@ def _veth(intent: Intent, end: KernelEnd, role: str) -> Veth:
     owner = tag_of(intent.owner, role)
     name = "nv" + hashlib.sha256(owner.encode()).hexdigest()[:12]
     near = VethEnd(end.netns, end.interface, _workload_mac(intent, end, role))
-    return Veth(owner, near, VethEnd(NODE, name, derived_mac(owner, "node")), intent.mtu)
+    far = VethEnd(NODE, name, derived_mac(owner, "node"))
+    return Veth(owner, near, far, intent.mtu, large_segments=_is_local(intent))
+
+
+def _is_local(intent: Intent) -> bool:
+    """Large segments only between two workloads.
+
+    Towards a tunnel VPP 26.06 would have to cut them and takes those af_packet received over IPv4 for IPv6
+    (docs/vpp-notes.md), so the workload must not send any.
+    """
+    return isinstance(intent.client, KernelEnd) and isinstance(intent.endpoint, KernelEnd)
 
 
 def _workload_mac(intent: Intent, end: KernelEnd, role: str) -> str:

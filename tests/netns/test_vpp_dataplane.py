@@ -64,17 +64,16 @@ async def folder(places: None, tmp_path: Path) -> AsyncIterator[Path]:
 
 
 def connection(dataplane: VppDataplane, payload: str = IP) -> Intent:
-    ends = []
-    for number in (1, 2):
-        ends.append(
-            KernelEnd(
-                netns=dataplane.namespaces.learn(f"/run/netns/vpd-w{number}"),
-                interface="nsm-1",
-                addresses=(f"10.9.0.{number}/32", f"2001:db8::{number}/128"),
-                routes=(Route(f"10.9.0.{3 - number}/32"), Route(f"2001:db8::{3 - number}/128")),
-            )
+    client, endpoint = (
+        KernelEnd(
+            netns=dataplane.namespaces.learn(f"/run/netns/vpd-w{number}"),
+            interface="nsm-1",
+            addresses=(f"10.9.0.{number}/32", f"2001:db8::{number}/128"),
+            routes=(Route(f"10.9.0.{3 - number}/32"), Route(f"2001:db8::{3 - number}/128")),
         )
-    return Intent("id1", "nsm1-vpd1", payload, MTU, ends[0], ends[1])
+        for number in (1, 2)
+    )
+    return Intent("id1", "nsm1-vpd1", payload, MTU, client, endpoint)
 
 
 def executor(dataplane: VppDataplane) -> Executor:

@@ -5,6 +5,7 @@ import contextlib
 import os
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.netns.wireguard_keys import public_key
 pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 MTU = 1400
+STREAM = 8 << 20
 FACTS = NodeFacts()
 WORKLOADS = {NetnsId(0, 1, number): f"vpt-w{number}" for number in range(1, 7)}
 PLACES = {name: place for place, name in WORKLOADS.items()}
@@ -53,8 +55,29 @@ async def one(tmp_path: Path) -> AsyncIterator[Node]:
             yield found
 
 
+@dataclass(frozen=True)
+class Wire:
+    """The underlay's addresses."""
+
+    prefix: str
+    length: int
+
+    def address(self, number: int) -> str:
+        return f"{self.prefix}{number}"
+
+
+IPV4 = Wire("10.254.0.", 24)
+IPV6 = Wire("fd00:254::", 64)
+
+
+@pytest.fixture(params=[IPV4])
+def underlay(request: pytest.FixtureRequest) -> Wire:
+    found: Wire = request.param
+    return found
+
+
 @pytest.fixture
-async def two(tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
+async def two(tmp_path: Path, underlay: Wire) -> AsyncIterator[tuple[Node, Node]]:
     """Two nodes on one wire, each with its uplink in VPP."""
     binary = vpp_binary()
     async with contextlib.AsyncExitStack() as stack:
@@ -64,11 +87,13 @@ async def two(tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
         nodes = []
         for number in (1, 2):
             netns = f"vpt-n{number}"
-            inside(netns, "ip", "addr", "add", f"10.254.0.{number}/24", "dev", "eth0")
+            address = f"{underlay.address(number)}/{underlay.length}"
+            silent = ("nodad",) if ":" in address else ()
+            inside(netns, "ip", "addr", "add", address, "dev", "eth0", *silent)
             inside(netns, "ip", "link", "set", "eth0", "up")
             nodes.append(await stack.enter_async_context(node(netns, tmp_path / netns, binary, WORKLOADS)))
         for number, each in enumerate(nodes, start=1):
-            await each.executor.create(uplink(number, neighbour=3 - number))
+            await each.executor.create(uplink(number, underlay, neighbour=3 - number))
         yield nodes[0], nodes[1]
 
 
@@ -76,14 +101,14 @@ def mac_of(netns: str, link: str) -> str:
     return inside(netns, "cat", f"/sys/class/net/{link}/address").strip()
 
 
-def uplink(number: int, *, neighbour: int) -> tuple[Item, ...]:
+def uplink(number: int, underlay: Wire, *, neighbour: int) -> tuple[Item, ...]:
     facts = UplinkFacts(
         link="eth0",
         mac=mac_of(f"vpt-n{number}", "eth0"),
         mtu=1500,
-        tunnel_ip=f"10.254.0.{number}",
-        addresses=(f"10.254.0.{number}/24",),
-        neighbours=((f"10.254.0.{neighbour}", mac_of(f"vpt-n{neighbour}", "eth0")),),
+        tunnel_ip=underlay.address(number),
+        addresses=(f"{underlay.address(number)}/{underlay.length}",),
+        neighbours=((underlay.address(neighbour), mac_of(f"vpt-n{neighbour}", "eth0")),),
         ports=((4789, 4789), (51820, 52000)),
     )
     return uplink_items(facts)
@@ -96,6 +121,12 @@ async def both_families(first: str, number: int) -> tuple[int, int]:
     )
 
 
+async def streams_arrive() -> None:
+    """TCP both ways and in both families: large segments, checksums left to be made."""
+    for server, client, address in (("vpt-w2", "vpt-w1", "10.9.0.2"), ("vpt-w1", "vpt-w2", "2001:db8::1")):
+        assert await asyncio.to_thread(tcp_bytes, server, client, address) == STREAM
+
+
 @pytest.mark.parametrize("payload", [IP, ETHERNET])
 async def test_two_workloads_of_one_node_reach_each_other_and_leave_nothing(one: Node, payload: str) -> None:
     before = await one.census()
@@ -103,6 +134,7 @@ async def test_two_workloads_of_one_node_reach_each_other_and_leave_nothing(one:
     await one.executor.create(items)
     assert await both_families("vpt-w1", 2) == (5, 5)
     assert await asyncio.to_thread(ping, "vpt-w2", "10.9.0.1", size=MTU - 28) == 5
+    await streams_arrive()
     for kind, descriptor in one.executor.descriptors.items():
         wanted = {key: item for key, item in one.executor.items.items() if key.kind == kind}
         if not kind.startswith("vpp_") or kind == "vpp_udp_port":
@@ -126,25 +158,31 @@ async def test_the_node_does_not_answer_what_a_workload_sends_it(one: Node) -> N
     await one.executor.delete(items)
 
 
-async def test_ethernet_crosses_nodes_over_vxlan(two: tuple[Node, Node]) -> None:
+@pytest.mark.parametrize("underlay", [IPV4, IPV6], indirect=True)
+@pytest.mark.parametrize("ports", [(4789, 4789), (4789, 51899)])
+async def test_ethernet_crosses_nodes_over_vxlan(
+    two: tuple[Node, Node], underlay: Wire, ports: tuple[int, int]
+) -> None:
     first, second = two
+    one, other = underlay.address(1), underlay.address(2)
     before = await first.census(), await second.census()
-    near = intent(workload(1, 2, ETHERNET), VxlanEnd("10.254.0.1", "10.254.0.2", 7), ETHERNET)
-    far = intent(VxlanEnd("10.254.0.2", "10.254.0.1", 7), workload(2, 1, ETHERNET), ETHERNET)
+    near = intent(workload(1, 2, ETHERNET), VxlanEnd(one, other, 7, *ports), ETHERNET)
+    far = intent(VxlanEnd(other, one, 7, *reversed(ports)), workload(2, 1, ETHERNET), ETHERNET)
     await second.executor.create(connection_items(far, FACTS))
     await first.executor.create(connection_items(near, FACTS))
     assert await both_families("vpt-w1", 2) == (5, 5)
     assert await asyncio.to_thread(ping, "vpt-w2", "10.9.0.1", size=MTU - 28) == 5
+    await streams_arrive()
     await first.executor.delete(connection_items(near, FACTS))
     await second.executor.delete(connection_items(far, FACTS))
     assert (await first.census(), await second.census()) == before
 
 
 def wireguard_pair(
-    number: int, near_port: int, far_port: int, *, shared: bool = False
+    near_port: int, far_port: int, underlay: Wire = IPV4, *, shared: bool = False
 ) -> tuple[WireguardEnd, WireguardEnd]:
     mine, theirs = os.urandom(32), os.urandom(32)
-    one, other = "10.254.0.1", "10.254.0.2"
+    one, other = underlay.address(1), underlay.address(2)
     near = WireguardEnd(one, other, near_port, far_port, text(mine), text(public_key(theirs)), shared)
     far = WireguardEnd(other, one, far_port, near_port, text(theirs), text(public_key(mine)), shared)
     return near, far
@@ -164,10 +202,13 @@ async def established(node_: Node, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_ip_crosses_nodes_over_wireguard_on_ports_of_its_own(two: tuple[Node, Node]) -> None:
+@pytest.mark.parametrize("underlay", [IPV4, IPV6], indirect=True)
+async def test_ip_crosses_nodes_over_wireguard_on_ports_of_its_own(
+    two: tuple[Node, Node], underlay: Wire
+) -> None:
     first, second = two
     before = await first.census(), await second.census()
-    near_end, far_end = wireguard_pair(1, 51901, 51902)
+    near_end, far_end = wireguard_pair(51901, 51902, underlay)
     near = connection_items(intent(workload(1, 2, IP), near_end, IP), FACTS)
     far = connection_items(intent(far_end, workload(2, 1, IP), IP), FACTS)
     await second.executor.create(far)
@@ -175,6 +216,7 @@ async def test_ip_crosses_nodes_over_wireguard_on_ports_of_its_own(two: tuple[No
     await established(first, 1)
     assert await both_families("vpt-w1", 2) == (5, 5)
     assert await asyncio.to_thread(ping, "vpt-w2", "10.9.0.1", size=MTU - 28) == 5
+    await streams_arrive()
     await first.executor.delete(near)
     await second.executor.delete(far)
     assert (await first.census(), await second.census()) == before
@@ -182,7 +224,7 @@ async def test_ip_crosses_nodes_over_wireguard_on_ports_of_its_own(two: tuple[No
 
 async def test_of_three_tunnels_on_the_shared_port_the_middle_one_may_go(two: tuple[Node, Node]) -> None:
     first, second = two
-    pairs = [wireguard_pair(number, 51820, 51820, shared=True) for number in range(3)]
+    pairs = [wireguard_pair(51820, 51820, shared=True) for _ in range(3)]
     near, far = [], []
     for number, (mine, theirs) in enumerate(pairs):
         one, other = 2 * number + 1, 2 * number + 2
@@ -204,12 +246,12 @@ async def test_of_three_tunnels_on_the_shared_port_the_middle_one_may_go(two: tu
 async def test_the_kernel_answers_no_tunnel_port_and_keeps_its_own_tcp(two: tuple[Node, Node]) -> None:
     """A tunnel packet draws no ICMP; a port nobody holds still does; TCP between the hosts goes on."""
     first, second = two
-    near_end, _ = wireguard_pair(1, 51901, 51902)
+    near_end, _ = wireguard_pair(51901, 51902)
     items = connection_items(intent(workload(1, 2, IP), near_end, IP), FACTS)
     await first.executor.create(items)
     assert await asyncio.to_thread(refused, "vpt-n2", "10.254.0.1", 51901) is False
     assert await asyncio.to_thread(refused, "vpt-n2", "10.254.0.1", 40000) is True
-    assert await asyncio.to_thread(tcp_bytes, "vpt-n1", "vpt-n2", "10.254.0.1") == 1 << 20
+    assert await asyncio.to_thread(tcp_bytes, "vpt-n1", "vpt-n2", "10.254.0.1") == STREAM
     await first.executor.delete(items)
     assert second.session.connected
 
@@ -236,10 +278,10 @@ def refused(netns: str, address: str, port: int) -> bool:
 
 _SERVE = """
 import socket
-s = socket.create_server(("", 7777))
+s = socket.create_server(("::", 7777), family=socket.AF_INET6, dualstack_ipv6=True)
 print("ready", flush=True)
 c, _ = s.accept()
-c.sendall(bytes(1 << 20))
+c.sendall(bytes(8 << 20))
 """
 
 _FETCH = """

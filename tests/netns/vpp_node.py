@@ -19,6 +19,7 @@ from forwarder_vpp.dataplane.vpp.messages.l3xc import L3xcDump
 from forwarder_vpp.dataplane.vpp.messages.wireguard import PeerDump
 from forwarder_vpp.dataplane.vpp.objects.all import vpp_descriptors
 from forwarder_vpp.dataplane.vpp.objects.udp_port import UdpPort, UdpPorts
+from forwarder_vpp.dataplane.vpp.offload import own_checksums
 from forwarder_vpp.dataplane.vpp.process import VppProcess
 from forwarder_vpp.dataplane.vpp.session import VppSession
 from nsmctl.lab.namespaces import entered
@@ -92,12 +93,26 @@ class IpVeths:
     async def create(self, item: Veth, handles: object) -> object:
         """The pair, both ends up, IPv6 silent at the node."""
         place = self._names[item.near.netns]
-        near = ("name", item.near.name, "netns", place, "address", item.near.mac, "mtu", str(item.mtu))
+        segments = () if item.large_segments else ("gso_max_segs", "1")
+        near = (
+            "name",
+            item.near.name,
+            "netns",
+            place,
+            "address",
+            item.near.mac,
+            "mtu",
+            str(item.mtu),
+            *segments,
+        )
         far = ("name", item.far.name, "address", item.far.mac, "mtu", str(item.mtu))
         inside(self._node, "ip", "link", "add", *far, "type", "veth", "peer", *near)
         inside(self._node, "sysctl", "-qw", f"net.ipv6.conf.{item.far.name}.disable_ipv6=1")
         inside(self._node, "ip", "link", "set", item.far.name, "up")
         inside(place, "ip", "link", "set", item.near.name, "up")
+        if not item.large_segments:
+            with entered(Path(f"/run/netns/{place}")):
+                own_checksums(item.near.name)
         return None
 
     async def delete(self, item: Veth, handle: object, handles: object) -> None:

@@ -1,7 +1,7 @@
 """A veth pair: two workloads joined on one node, or a workload and the node (under VPP's af_packet)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -29,12 +29,16 @@ class VethEnd:
 
 @dataclass(frozen=True, slots=True)
 class Veth:
-    """A pair with both ends up; ``owner`` is unique to the pair. ``near`` is in a workload's namespace."""
+    """A pair with both ends up; ``owner`` is unique to the pair. ``near`` is in a workload's namespace.
+
+    Without ``large_segments`` the workload sends single packets only (set at creation, never changed after).
+    """
 
     owner: str
     near: VethEnd
     far: VethEnd
     mtu: int
+    large_segments: bool = field(default=True, compare=False)
 
     @property
     def key(self) -> Key:
@@ -114,7 +118,10 @@ def _pair(item: Veth, nsid: int, far_fd: int | None, group: int) -> wire.Message
     if far_fd is not None:
         far.append((wire.IFLA_NET_NS_FD, wire.u32(far_fd)))
     data = [(wire.VETH_INFO_PEER, links.end_of_pair(far))]
-    return links.create(nsid, [*_end(item.near, item.mtu, group), links.of_kind("veth", data)], up=False)
+    near = _end(item.near, item.mtu, group)
+    if not item.large_segments:
+        near.append((wire.IFLA_GSO_MAX_SEGS, wire.u32(1)))
+    return links.create(nsid, [*near, links.of_kind("veth", data)], up=False)
 
 
 def _end(end: VethEnd, mtu: int, group: int) -> list[wire.Attribute]:

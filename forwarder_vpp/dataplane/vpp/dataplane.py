@@ -16,9 +16,9 @@ from forwarder_vpp.dataplane.contract.items import Descriptor, Item, Key
 from forwarder_vpp.dataplane.netlink.link_config import LinkConfigDescriptor
 from forwarder_vpp.dataplane.netlink.namespaces import NodeNetlink
 from forwarder_vpp.dataplane.netlink.places import candidates
-from forwarder_vpp.dataplane.netlink.veth import VethDescriptor
 from forwarder_vpp.desired.vpp import (
     DEFAULT_RING,
+    TUNNEL_RING,
     NodeFacts,
     UplinkFacts,
     connection_items,
@@ -39,6 +39,7 @@ from .objects.tags import CLIENT, ENDPOINT
 from .objects.tap import Taps
 from .objects.udp_port import UdpPorts
 from .objects.wireguard_peer import WireguardPeer
+from .offload import TunnelVeths
 from .process import VppProcess
 from .recording import OwnedByConnection, Recording
 from .session import VppSession
@@ -71,7 +72,7 @@ class VppOptions:
     expedited: bool = False
     ports: tuple[tuple[int, int], ...] = ((4789, 4789), (51820, 65535))
     ring: Ring = DEFAULT_RING
-    uplink_ring: Ring = Ring(frames=256)  # noqa: RUF009  # frozen
+    uplink_ring: Ring = TUNNEL_RING
 
 
 class VppDataplane:
@@ -103,7 +104,7 @@ class VppDataplane:
         self._facts = NodeFacts(ring=self.options.ring, taps=Path("/dev/vhost-net").exists())
         self.descriptors: tuple[Descriptor[Any], ...] = (
             self._ports,
-            OwnedByConnection(VethDescriptor(self.netlink)),
+            OwnedByConnection(TunnelVeths(self.netlink)),
             LinkConfigDescriptor(self.netlink),
             *(Recording(each, self._known) for each in vpp_descriptors(self.session)),
             Recording(Taps(self.session, _lasting_path), self._known),
