@@ -7,10 +7,10 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-from nsm.model.connection import Connection, State
+from nsm.model.connection import Connection
 from nsm.model.errors import Code, NsmError
 from nsm.model.identity import Token
 from nsm.model.path import Path, PathSegment
@@ -281,8 +281,3 @@ class _Channel:
             raise NsmError(Code.DEADLINE_EXCEEDED, f"{url} did not arrive within {timeout} s")
         self._mesh.received[url] = self._mesh.received.get(url, 0) + 1
         return fd
-
-
-def up(connection: Connection) -> Connection:
-    """The connection in state UP."""
-    return replace(connection, state=State.UP)
