@@ -39,6 +39,7 @@ class Client:
         self._on_change = on_change
         self._sessions: dict[int, tuple[ServiceUrl, ClientSession]] = {}
         self._leaving: set[int] = set()
+        self._told: dict[str, Phase] = {}
         self._is_stopped = False
         self._death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._manager = NsmManager(settings.name, settings.connect_to, node, self._news)
@@ -143,12 +144,13 @@ class Client:
         match session.phase:
             case Phase.UP if session.connection is not None:
                 log.info("connected", **facts(session.connection, self._node.verifier))
-            case Phase.HEALING:
+            case Phase.HEALING if self._told.get(session.wish.id) is not Phase.HEALING:
                 log.warning("healing", service=session.wish.service, reason=session.reason)
             case Phase.CLOSED:
                 log.info("closed", service=session.wish.service)
             case _:
                 pass
+        self._told[session.wish.id] = session.phase
         self._apply_dns()
         self._on_change(session)
 

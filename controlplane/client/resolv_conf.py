@@ -22,6 +22,7 @@ MAX_SERVERS: Final = 3
 """Name servers a resolver reads (MAXNS of resolv.conf(5))."""
 
 _SAVED: Final = ".nsm-saved"
+_MADE: Final = "# made for it: "
 
 
 def default_path(netns: str) -> Path | None:
@@ -91,12 +92,16 @@ class ResolvConf:
         if not self._applied:
             self._prepare()
         former = self._saved.read_text(encoding="utf-8") if self._saved.exists() else ""
-        self.path.write_text(render(configs, former), encoding="utf-8")
+        text = render(configs, former)
+        made = "".join(f"{_MADE}{directory}\n" for directory in self._made)
+        self.path.write_text(HEADER + made + text.removeprefix(HEADER), encoding="utf-8")
 
     def restore(self) -> None:
         """Give back the former content, or remove the file that was not there before."""
-        if not self._applied and not self._ours():
-            return
+        if not self._applied:
+            if not self._ours():
+                return
+            self._made = self._recorded()
         if self._saved.exists():
             self.path.write_text(self._saved.read_text(encoding="utf-8"), encoding="utf-8")
             self._saved.unlink()
@@ -109,15 +114,19 @@ class ResolvConf:
 
     def _prepare(self) -> None:
         """Keep what is there, once; a file of ours is what a crashed client left, not what was there."""
-        made = []
+        self._made = self._recorded() if self._ours() else ()
         for directory in reversed(self.path.parents):
             if not directory.exists():
                 directory.mkdir()
-                made.append(directory)
-        self._made = tuple(made)
+                self._made = (*self._made, directory)
         if self.path.exists() and not self._ours() and not self._saved.exists():
             self._saved.write_text(self.path.read_text(encoding="utf-8"), encoding="utf-8")
         self._applied = True
+
+    def _recorded(self) -> tuple[Path, ...]:
+        """The directories that were made for a file of ours, by a client that crashed too."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        return tuple(Path(line.removeprefix(_MADE)) for line in lines if line.startswith(_MADE))
 
     def _ours(self) -> bool:
         try:

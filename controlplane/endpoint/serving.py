@@ -1,13 +1,16 @@
 """An endpoint in operation: served on its socket and registered with its manager (reference §3.15, §5.4)."""
 
+import glob
+import os
+import shutil
+import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Final
 
 import structlog
-from nsm.service.daemon import Node
-from nsm.transport.server import Server
 
 from controlplane.endpoint.idle import Idle
 from controlplane.endpoint.ipam import PointToPointIpam
@@ -19,9 +22,13 @@ from controlplane.workload import file_url
 from nsm.model.connection import Connection
 from nsm.model.endpoint import NetworkService, NetworkServiceEndpoint
 from nsm.policy.rules import RegistryPolicies
+from nsm.service.daemon import Node
 from nsm.service.hop import HopServer
 from nsm.service.registration import Registration
 from nsm.service.registry import RegistryClient
+from nsm.transport.server import Server
+
+_SOCKET: Final = "listen.on"
 
 
 class Endpoint:
@@ -81,9 +88,11 @@ class Endpoint:
 
     def _private_socket(self) -> str:
         """A socket that only its descriptor leads to: the directory is ours alone and goes with us."""
-        directory = tempfile.TemporaryDirectory(prefix=f"nsm-endpoint-{self._settings.name}-")
+        prefix = f"nsm-endpoint-{self._settings.name}-"
+        _sweep(prefix)
+        directory = tempfile.TemporaryDirectory(prefix=prefix)
         self._stack.callback(directory.cleanup)
-        return f"unix://{directory.name}/listen.on"
+        return f"unix://{directory.name}/{_SOCKET}"
 
     async def _register(self, url: str) -> None:
         settings = self._settings
@@ -103,3 +112,21 @@ class Endpoint:
         registration = Registration(client, endpoint, services if settings.register_service else ())
         self._stack.push_async_callback(registration.stop, unregister=settings.unregister_itself)
         await registration.start()
+
+
+def _sweep(prefix: str) -> None:
+    """Remove the directories of endpoints of our name that were killed: nobody listens on their sockets."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*"):
+        if directory.stat().st_uid == os.getuid() and _is_deaf(directory / _SOCKET):
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _is_deaf(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False

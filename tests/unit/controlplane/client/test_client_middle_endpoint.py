@@ -100,7 +100,7 @@ class Middle:
             deadline=incoming.deadline,
         )
         assert answer.mechanism is not None
-        self._theirs[asked.id] = answer.mechanism
+        self._theirs[asked.id] = answer.mechanism.without(INODE_URL)  # its descriptor ends with the call
         for mechanism in (mine, answer.mechanism):
             assert mechanism.get(INODE_URL).startswith("file:///proc/")
             self.namespaces.append(os.stat(mechanism.get(INODE_URL).removeprefix("file://")).st_ino)  # noqa: PTH116

@@ -69,3 +69,15 @@ def test_the_hosts_file_is_refused_unless_the_mounts_are_our_own(monkeypatch: py
 def test_only_a_named_namespace_has_a_file_by_default() -> None:
     assert default_path("blue") == Path("/etc/netns/blue/resolv.conf")
     assert [default_path(text) for text in ("", "17", "/run/netns/blue")] == [None, None, None]
+
+
+def test_directories_a_crashed_client_made_go_too(tmp_path: Path) -> None:
+    path = tmp_path / "netns" / "blue" / "resolv.conf"
+    ResolvConf(path).apply(OURS)  # and never restored
+    again = ResolvConf(path)
+    again.apply(OURS)
+    again.restore()
+    assert list(tmp_path.iterdir()) == []
+    ResolvConf(path).apply(OURS)
+    ResolvConf(path).apply([])  # a successor without any DNS
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,8 @@
 """The endpoint's variables under upstream's names; every mistake names its variable and the expectation."""
 
 import asyncio
+import socket
+import tempfile
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from controlplane.endpoint.idle import Idle
 from controlplane.endpoint.policy_file import PolicyFile
 from controlplane.endpoint.policy_routes import PolicyRouteError
+from controlplane.endpoint.serving import _sweep
 from controlplane.endpoint.settings import EndpointSettings
 from nsm.model.context import DnsConfig, PolicyRoute
 from nsm.service.config import ConfigError, load
@@ -117,3 +120,23 @@ async def test_idle_counts_only_while_there_is_no_connection() -> None:
     never = Idle(0.0, lambda: ended.append(True))
     never.start()
     assert timer_of(never) is None
+
+
+def test_only_sockets_that_nobody_listens_on_are_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    names = ("nsm-endpoint-a-dead", "nsm-endpoint-a-live", "nsm-endpoint-a-new", "nsm-endpoint-b-dead")
+    sockets = {}
+    for name in names:
+        (tmp_path / name).mkdir()
+        sockets[name] = socket.socket(socket.AF_UNIX)
+        if not name.endswith("new"):
+            sockets[name].bind(str(tmp_path / name / "listen.on"))
+    sockets["nsm-endpoint-a-live"].listen()
+    try:
+        _sweep("nsm-endpoint-a-")
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
+    finally:
+        for one in sockets.values():
+            one.close()
