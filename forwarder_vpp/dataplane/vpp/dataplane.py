@@ -70,7 +70,7 @@ class VppOptions:
     binary: str | None = None
     uplink: str = "auto"
     expedited: bool = False
-    ports: tuple[tuple[int, int], ...] = ((4789, 4789), (51820, 65535))
+    ports: tuple[tuple[int, int], ...] = ((4789, 4789), (51820, 59999))
     ring: Ring = DEFAULT_RING
     uplink_ring: Ring = TUNNEL_RING
 
