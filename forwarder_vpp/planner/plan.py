@@ -35,7 +35,9 @@ class Plan:
     @property
     def keys(self) -> frozenset[Key]:
         """Every key that is touched."""
-        return frozenset(key for batches in (self.clear, self.create, self.prune) for part in batches for key in part)
+        return frozenset(
+            key for batches in (self.clear, self.create, self.prune) for part in batches for key in part
+        )
 
 
 def make_plan(
@@ -66,7 +68,9 @@ def make_plan(
     )
 
 
-def _pending(wanted: Mapping[Key, Item], present: Mapping[Key, Present], reach: Mapping[Key, None]) -> set[Key]:
+def _pending(
+    wanted: Mapping[Key, Item], present: Mapping[Key, Present], reach: Mapping[Key, None]
+) -> set[Key]:
     """Keys that cannot be made now: a requirement will not be there, or is pending itself."""
     pending: set[Key] = set()
     todo = [key for key in reach if key in wanted]
@@ -75,7 +79,8 @@ def _pending(wanted: Mapping[Key, Item], present: Mapping[Key, Present], reach: 
         before = len(pending)
         for key in todo:
             if key not in pending and any(
-                each in pending or not _will_exist(each, wanted, present, reach) for each in wanted[key].requires
+                each in pending or not _will_exist(each, wanted, present, reach)
+                for each in wanted[key].requires
             ):
                 pending.add(key)
         changed = len(pending) != before

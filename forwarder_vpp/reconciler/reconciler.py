@@ -75,6 +75,10 @@ class Reconciler:
         """Every committed intent."""
         return tuple(self._committed.values())
 
+    def is_busy_with(self, connection_id: str) -> bool:
+        """Whether something of a connection is still to be removed or repaired; ``on_removed`` tells the end."""
+        return connection_id in self._leftover
+
     # -- life ----------------------------------------------------------------------------------------
 
     async def start(self, intents: Iterable[Intent], ended: Iterable[Intent] = ()) -> None:

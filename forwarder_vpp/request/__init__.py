@@ -1,1 +1,1 @@
-"""The use cases as readable pipelines: Request, Close, monitor."""
+"""The use cases as readable pipelines: request, close, adopt."""

@@ -68,7 +68,9 @@ class World:
         self.state[item.key] = item
 
     def delete(self, key: Key) -> None:
-        holders = [other for other, item in self.state.items() if key in item.requires and other not in self.unknown]
+        holders = [
+            other for other, item in self.state.items() if key in item.requires and other not in self.unknown
+        ]
         assert not holders, f"{key} goes while {holders} stand on it"
         del self.state[key]
         self.unknown.discard(key)
@@ -108,7 +110,9 @@ def test_any_state_becomes_any_state_also_after_a_crash(
 
 
 @given(states(), states(), st.integers(0, 30))
-def test_a_crashed_change_can_be_taken_back(before: dict[Key, Item], after: dict[Key, Item], crash: int) -> None:
+def test_a_crashed_change_can_be_taken_back(
+    before: dict[Key, Item], after: dict[Key, Item], crash: int
+) -> None:
     world = World(before)
     carry_out(plan_of(after, world), after, world, crash)
     carry_out(plan_of(before, world), before, world)
@@ -128,7 +132,9 @@ def test_nothing_goes_before_the_new_stands_unless_its_key_is_exclusive(
     plan = plan_of(after, World(before))
     cleared = {key for batch in plan.clear for key in batch}
     exclusive = {
-        key for key in before.keys() & after.keys() if before[key] != after[key] and not updatable(before[key], after[key])
+        key
+        for key in before.keys() & after.keys()
+        if before[key] != after[key] and not updatable(before[key], after[key])
     }
     if not exclusive:
         assert not cleared
