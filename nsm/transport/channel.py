@@ -90,7 +90,7 @@ class Channel:
         deadline = loop.time() + timeout
         data = method.encode_request(request)
         pairs = tuple(metadata)
-        while True:
+        for is_last in (False, True):
             link = await self._ready(timeout)
             with link.used():
                 self._queue(link, fds)
@@ -103,10 +103,11 @@ class Channel:
                         initial = await call.initial_metadata()
                 except _NeverSentError as error:
                     self._retire(link)
-                    if loop.time() >= deadline:
+                    if is_last or link.pump.reason:
                         raise NsmError(Code.UNAVAILABLE, f"{self.url}: {error}") from error
                     continue
                 return Reply(_decoded(method, answer, link.peer), _ascii(initial), link.peer)
+        raise AssertionError("the last try returns or raises")
 
     async def stream(
         self,
@@ -161,11 +162,19 @@ class Channel:
         """A link made with our newest SVID; those who ask at the same time share one dial."""
         if self._is_closed:
             raise NsmError(Code.UNAVAILABLE, f"{self.url}: this channel is closed")
-        link = self._link
-        if link is not None and link.is_usable and link.svid is self._identity.current.svid:
-            return link
-        if link is not None:
-            self._retire(link)
+        while True:
+            link = self._link
+            if link is not None and link.svid is self._identity.current.svid and link.is_usable:
+                return link
+            if link is not None:
+                self._retire(link)
+            link = await self._dialled_link(timeout)
+            if (
+                link.svid is self._identity.current.svid
+            ):  # else it rotated meanwhile: keys must match (trap 5)
+                return link
+
+    async def _dialled_link(self, timeout: float | None) -> Link:
         if self._dialling is None:
             self._dialling = asyncio.get_running_loop().create_task(self._dial())
             self._dialling.add_done_callback(self._dialled)

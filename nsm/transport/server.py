@@ -9,7 +9,7 @@ import errno
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -25,7 +25,7 @@ from nsm.transport.extras import Health, add_reflection
 from nsm.transport.handshake import handshake, set_tcp_options
 from nsm.transport.peer import Peer
 from nsm.transport.private import pid_of, pinned, private_path
-from nsm.transport.pump import Pump
+from nsm.transport.pump import LINGER, Pump
 from nsm.transport.sockets import Listener, connect_unix, listen
 from nsm.transport.tls import Contexts
 from nsm.transport.wire import Wire
@@ -114,10 +114,19 @@ class Server:
                 grace
             )  # its end of each connection closes, the pumps follow within a second
             self._grpc = None
-        if self._connections:
-            self._all_closed.clear()
-            await self._all_closed.wait()
+        await self._close_connections()
         self._stack.close()
+
+    async def _close_connections(self) -> None:
+        """Wait for the good-byes; a peer that does not read, or a call that is still held, ends here."""
+        if not self._connections:
+            return
+        self._all_closed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                await self._all_closed.wait()
+        for _, pump in list(self._connections.values()):
+            pump.close()
 
     async def _start_grpc(self) -> None:
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
