@@ -1,6 +1,8 @@
 """The session against the fake and against a real VPP: the same cases, the same answers."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
@@ -300,3 +302,39 @@ async def test_what_a_cancelled_caller_made_is_taken_back(session: VppSession) -
     await session.call(core.ControlPing())  # behind the undo
     assert len(undone) == 1
     assert [each for each in await session.dump(vxlan.VxlanDump()) if each.vni == 516] == []
+
+
+async def test_calls_of_one_turn_give_each_its_own_outcome(session: VppSession) -> None:
+    before = session.counters.batches
+    missing = interface.InterfaceFlags(sw_if_index=9999, flags=1)
+    outcomes = await session.calls([core.ControlPing(), missing, core.ControlPing()])
+    assert session.counters.batches == before + 1
+    assert [getattr(each, "retval", None) for each in outcomes] == [0, -2, 0]
+    assert isinstance(outcomes[1], VppError)
+
+
+async def test_ring_operations_go_one_at_a_time_and_nothing_else_waits_for_them(session: VppSession) -> None:
+    """VPP stands still during each: two in a row would cost other connections packets."""
+    before = session.counters.batches
+    remove = [af_packet.AfPacketDelete(host_if_name=f"nsm-none{number}") for number in range(3)]
+    outcomes = await asyncio.gather(
+        *[session.call(each) for each in remove], session.call(core.ControlPing()), return_exceptions=True
+    )
+    assert [isinstance(each, VppError) for each in outcomes] == [True, True, True, False]
+    assert session.counters.batches == before + 3  # the first ring operation and the ping leave together
+
+
+async def test_something_is_entered_around_each_ring_operation(target: Target) -> None:
+    entered: list[str] = []
+
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        entered.append("in")
+        yield
+        entered.append("out")
+
+    session = VppSession(target.path, around_rings=around)
+    await session.connect()
+    await session.calls([af_packet.AfPacketDelete(host_if_name="nsm-none"), core.ControlPing()])
+    assert entered == ["in", "out"]
+    await session.close()
