@@ -82,7 +82,6 @@ def client(node: Node, name: str, netns: Path, extra: Mapping[str, str]) -> Daem
         "NSM_NAME": name,
         "NODE_NAME": node.name,
         "NSM_CONNECT_TO": node.manager,
-        "NSM_LIVENESS_CHECK_ENABLED": "false",
         **_identity(node),
         **extra,
     }

@@ -74,7 +74,9 @@ class Demonstration:
             self.world.start_endpoint(server, far, [service], settings)
         with self.progress.step(f"{payload}: a client on {near.name} connected to it by name"):
             url = f"kernel://{service}/{INTERFACE}"
-            connection = self.world.start_client(client, near, [url], {})[0]
+            # Without the liveness check: the cut shall be seen, not healed away.
+            quiet = {"NSM_LIVENESS_CHECK_ENABLED": "false"}
+            connection = self.world.start_client(client, near, [url], quiet)[0]
         outcome = self._measure(payload, connection, client, server)
         with self.progress.step(f"{payload}: client and endpoint gone"):
             self.world.remove_workload(client)
