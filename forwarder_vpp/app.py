@@ -24,7 +24,7 @@ from forwarder_vpp.store.base import Store
 from forwarder_vpp.store.sqlite import SqliteStore
 from nsm.identity.wireguard_keys import new_key_pair
 from nsm.model.connection import Connection, ConnectionEvent, MonitorScopeSelector
-from nsm.model.endpoint import NetworkService, NetworkServiceEndpoint
+from nsm.model.endpoint import NetworkServiceEndpoint
 from nsm.model.errors import NsmError
 from nsm.policy.rules import RegistryPolicies
 from nsm.service.daemon import Daemon, Node, open_node
@@ -56,9 +56,7 @@ async def serve(settings: ForwarderSettings, daemon: Daemon) -> None:
         node = await stack.enter_async_context(open_node(settings))
         made = await stack.enter_async_context(forwarder(settings, node, dataplane, store))
         urls = await made.start(settings.listen_on)
-        registration = Registration(
-            made.registry, registered(settings, urls[0]), (NetworkService(name=settings.nsname),)
-        )
+        registration = Registration(made.registry, registered(settings, urls[0]))
         await registration.start()
         stack.push_async_callback(registration.stop)
         daemon.ready(
