@@ -7,7 +7,7 @@ cannot share their beliefs. What changes by itself (counters, neighbour states, 
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -60,15 +60,22 @@ def take(
     mark: str = "",
     directories: Iterable[Path] = (),
     vpp_clis: Iterable[Path] = (),
+    names: Callable[[str], bool] = lambda _name: True,
 ) -> Census:
-    """Count our own namespace and ``spaces``, processes of ``mark``, files below ``directories``, VPPs by CLI."""
-    facts: dict[str, frozenset[str]] = {"namespace": frozenset(namespaces.names())}
+    """Count our own namespace and ``spaces``, processes of ``mark``, files below ``directories``, VPPs by CLI.
+
+    ``names`` chooses among what all programs of this machine share (namespaces, shared memory, sockets by name), so
+    that somebody else's comings and goings are not taken for ours.
+    """
+    facts: dict[str, frozenset[str]] = {"namespace": frozenset(filter(names, namespaces.names()))}
     for space in (namespaces.OWN, *spaces):
         if space.exists():
             facts.update(_network(space))
     if mark:
         facts["process"] = frozenset(process.name for process in marked(mark))
-    for directory in (*map(Path, _FILES), *directories):
+    for directory in map(Path, _FILES):
+        facts[f"file {directory}"] = frozenset(filter(names, _files(directory)))
+    for directory in directories:
         facts[f"file {directory}"] = frozenset(_files(directory))
     for cli in vpp_clis:
         facts[f"vpp {cli}"] = frozenset(_vpp(cli))

@@ -4,11 +4,11 @@ Every claim is checked by somebody who does not profit from it: the probes' rece
 own counters say that it went through them, the cut shows that there is no other way, the census that nothing stays.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from forwarder_vpp.dataplane.vpp.profile import segment_prefix
 from nsmctl.lab import census, counters, namespaces, throughput
 from nsmctl.lab.counters import Packets
 from nsmctl.lab.probes import Flow, Probes, Verdict
@@ -169,10 +169,10 @@ def judge(
 
 
 def count(topology: Topology) -> census.Census:
-    """The machine outside the lab, for before and after."""
-    return census.take(mark=mark(topology.name), directories=[topology.directory])
-
-
-def clock() -> str:
-    """The time for reports."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    """The machine outside the lab, for before and after; of shared names, those of this lab and its VPPs."""
+    prefixes = (topology.name, *(segment_prefix(node.vpp_directory) for node in topology.nodes))
+    return census.take(
+        mark=mark(topology.name),
+        directories=[topology.directory],
+        names=lambda name: name.startswith(prefixes),
+    )

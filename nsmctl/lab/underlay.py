@@ -95,7 +95,7 @@ class Underlay:
     def dropped(self) -> dict[str, int]:
         """Packets the present cut has dropped, by port."""
         try:
-            text = self._nft(f"list table netdev {_TABLE}", "-j")
+            text = self._nft("", "-j", "list", "table", "netdev", _TABLE)
         except LabError:
             return {}
         rules = [entry["rule"] for entry in json.loads(text)["nftables"] if "rule" in entry]
@@ -107,11 +107,12 @@ class Underlay:
         }
 
     def _nft(self, script: str, *options: str) -> str:
-        """Run one nftables script inside the switch; its output."""
+        """Run nftables inside the switch with a script, or with ``options`` alone; its output."""
+        arguments = [*options, "-f", "-"] if script else list(options)
         with namespaces.entered(self.namespace):
             try:
                 done = subprocess.run(
-                    ["nft", *options, "-f", "-"], input=script, capture_output=True, text=True, check=False
+                    ["nft", *arguments], input=script, capture_output=True, text=True, check=False
                 )
             except FileNotFoundError:
                 raise LabError("nft was not found", hint="install the package nftables") from None

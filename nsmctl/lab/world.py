@@ -8,8 +8,10 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
+from forwarder_vpp.dataplane.vpp.profile import segment_prefix
 from nsmctl.errors import LabError
 from nsmctl.lab import daemons, identities, namespaces, state
 from nsmctl.lab.daemons import Daemon
@@ -206,11 +208,20 @@ def down(name: str, progress: Progress, *, keep_logs: bool = False) -> None:
         for space in namespaces.names():
             if space.startswith(f"{name}-"):
                 namespaces.delete(space)
+        if recorded is not None:
+            _remove_shared_memory(recorded.topology)
         _remove_files(name, keep_logs=keep_logs)
 
 
 def _end(recorded: State, names: Iterable[str]) -> None:
     stop([recorded.processes[name] for name in names if name in recorded.processes], grace=GRACE_S)
+
+
+def _remove_shared_memory(topology: Topology) -> None:
+    """What the nodes' VPPs leave in /dev/shm: VPP itself removes it only when it starts again."""
+    for node in topology.nodes:
+        for file in Path("/dev/shm").glob(f"{segment_prefix(node.vpp_directory)}-*"):  # noqa: S108 - VPP's place
+            file.unlink(missing_ok=True)
 
 
 def _remove_files(name: str, *, keep_logs: bool) -> None:
