@@ -1,5 +1,7 @@
 """What only one connection can have: a name or address in a namespace, a port, a VNI towards a node."""
 
+import asyncio
+import contextlib
 import secrets
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_interface
@@ -32,6 +34,10 @@ class Claims:
         self._owner: dict[Claim, str] = {}
         self._held: dict[str, set[Claim]] = {}
 
+    def holders(self, owner: str, claims: Iterable[Claim]) -> frozenset[str]:
+        """Who else has one of them."""
+        return frozenset(self._owner[claim] for claim in claims if self._owner.get(claim, owner) != owner)
+
     def take(self, owner: str, claims: Iterable[Claim]) -> None:
         """All of them or, with NsmError ALREADY_EXISTS, none."""
         wanted = tuple(claims)
@@ -52,6 +58,8 @@ class Claims:
             del self._owner[claim]
         if held & kept:
             self._held[owner] = held & kept
+        elif (leaving := self._leaving.pop(owner, None)) is not None:
+            leaving.set_result(None)
 
     def new_port(self, owner: str) -> int:
         """A free UDP port for a WireGuard tunnel. NsmError RESOURCE_EXHAUSTED."""

@@ -10,6 +10,7 @@ import secrets
 import string
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -127,6 +128,7 @@ class ForwarderRole:
             random_name=_random_name,
         )
         self._rows: dict[str, Row] = {}
+        self._departures: dict[str, asyncio.Future[None]] = {}
         self._undoing: set[asyncio.Task[None]] = set()
 
     # -- start and end -------------------------------------------------------------------------------
@@ -163,6 +165,9 @@ class ForwarderRole:
         if connection_id not in self._rows:
             self._claims.keep(connection_id, ())
             self._store.remove_later(connection_id)
+        departure = self._departures.pop(connection_id, None)
+        if departure is not None:
+            departure.set_result(None)
 
     def users_of(self, netns: NetnsId) -> tuple[str, ...]:
         """The connections with an interface in a namespace."""
@@ -274,7 +279,8 @@ class ForwarderRole:
         """Realise both ends; on failure the next hop of a new connection is told to close it."""
         known = self._rows.get(attempt.id)
         try:
-            row, built = self._agreed(attempt, answer, known)
+            row, built = await self._agreed(attempt, answer, known)
+            await self._claim(row.intent, attempt.incoming.deadline)
             made = await self._realise(row, known, attempt.incoming.deadline)
         except BaseException as error:
             self._give_back(attempt.id)
@@ -288,7 +294,9 @@ class ForwarderRole:
         counted = {} if made else await self._counters(row.intent)
         return put_metrics(built, {**self._interfaces(attempt, answer), **counted})
 
-    def _agreed(self, attempt: Attempt, answer: Connection, known: Row | None) -> tuple[Row, Connection]:
+    async def _agreed(
+        self, attempt: Attempt, answer: Connection, known: Row | None
+    ) -> tuple[Row, Connection]:
         """The intent that answer and choices make, and our own answer."""
         check_context(answer.ctx)
         endpoint, limit = self._ends.endpoint_intent(
@@ -307,7 +315,6 @@ class ForwarderRole:
             endpoint=endpoint,
             expires=_expiry(answer, self._clock()),
         )
-        self._claims.take(intent.id, claims_of(intent))
         built = replace(answer, mechanism=attempt.client.mechanism, context=context, payload=payload)
         assert answer.mechanism is not None
         url = known.url if known is not None and attempt.known is not None else attempt.url
@@ -322,6 +329,21 @@ class ForwarderRole:
             url=url,
         )
         return row, built
+
+    async def _claim(self, intent: Intent, deadline: float) -> None:
+        """What the intent has for itself alone; a closed connection that is still being cleared is waited for."""
+        claims = tuple(claims_of(intent))
+        with suppress(TimeoutError):  # then the conflict is the answer
+            async with asyncio.timeout_at(deadline):
+                while leaving := [
+                    each for each in self._claims.holders(intent.id, claims) if self._is_leaving(each)
+                ]:
+                    loop = asyncio.get_running_loop()
+                    await asyncio.wait({self._departures.setdefault(leaving[0], loop.create_future())})
+        self._claims.take(intent.id, claims)
+
+    def _is_leaving(self, connection_id: str) -> bool:
+        return connection_id not in self._rows and self._reconciler.is_busy_with(connection_id)
 
     async def _realise(self, row: Row, known: Row | None, deadline: float) -> bool:
         """Store, then carry out; whether anything had to be written. What was stored before comes back on failure."""
@@ -383,6 +405,7 @@ class ForwarderRole:
         """Not wanted any more; the next hop is told, and the dataplane is cleared after the answer."""
         connection = closing.connection
         row = self._rows.pop(connection.id, None)
+        self._claims.leave(connection.id)
         self._reconciler.remove(connection.id)
         if row is None:
             self._next_hop.forget(connection.id)
