@@ -1,7 +1,5 @@
 """What only one connection can have: a name or address in a namespace, a port, a VNI towards a node."""
 
-import asyncio
-import contextlib
 import secrets
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_interface
@@ -58,8 +56,6 @@ class Claims:
             del self._owner[claim]
         if held & kept:
             self._held[owner] = held & kept
-        elif (leaving := self._leaving.pop(owner, None)) is not None:
-            leaving.set_result(None)
 
     def new_port(self, owner: str) -> int:
         """A free UDP port for a WireGuard tunnel. NsmError RESOURCE_EXHAUSTED."""

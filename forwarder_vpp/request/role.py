@@ -279,7 +279,7 @@ class ForwarderRole:
         """Realise both ends; on failure the next hop of a new connection is told to close it."""
         known = self._rows.get(attempt.id)
         try:
-            row, built = await self._agreed(attempt, answer, known)
+            row, built = self._agreed(attempt, answer, known)
             await self._claim(row.intent, attempt.incoming.deadline)
             made = await self._realise(row, known, attempt.incoming.deadline)
         except BaseException as error:
@@ -294,9 +294,7 @@ class ForwarderRole:
         counted = {} if made else await self._counters(row.intent)
         return put_metrics(built, {**self._interfaces(attempt, answer), **counted})
 
-    async def _agreed(
-        self, attempt: Attempt, answer: Connection, known: Row | None
-    ) -> tuple[Row, Connection]:
+    def _agreed(self, attempt: Attempt, answer: Connection, known: Row | None) -> tuple[Row, Connection]:
         """The intent that answer and choices make, and our own answer."""
         check_context(answer.ctx)
         endpoint, limit = self._ends.endpoint_intent(
@@ -405,7 +403,6 @@ class ForwarderRole:
         """Not wanted any more; the next hop is told, and the dataplane is cleared after the answer."""
         connection = closing.connection
         row = self._rows.pop(connection.id, None)
-        self._claims.leave(connection.id)
         self._reconciler.remove(connection.id)
         if row is None:
             self._next_hop.forget(connection.id)
