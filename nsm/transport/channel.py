@@ -272,11 +272,19 @@ def _status(link: Link) -> Iterator[None]:
         details = error.details() or ""
         if error.code().name == Code.UNAVAILABLE.name:
             if details.startswith(_NEVER_SENT):
-                raise _NeverSentError(link.pump.reason or "the connection was closed by the peer") from error
+                raise _NeverSentError(_reason(link)) from error
             if link.pump.is_ending:
-                reason = link.pump.reason or "the connection was closed by the peer"
-                raise NsmError(Code.UNAVAILABLE, f"{link.peer.address}: {reason}") from error
+                raise NsmError(Code.UNAVAILABLE, f"{link.peer.address}: {_reason(link)}") from error
         raise from_grpc(error) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise NsmError(Code.UNAVAILABLE, f"{link.peer.address}: {_reason(link)}") from error  # the link was closed
+
+
+def _reason(link: Link) -> str:
+    return link.pump.reason or "the connection was closed"
 
 
 def _decoded(method: Method[Any, Res], data: bytes, peer: Peer) -> Res:

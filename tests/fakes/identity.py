@@ -36,11 +36,16 @@ class FakeAuthority:
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_usage(key_cert_sign=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .add_extension(signer._key_identifier(), critical=False)
             .sign(signer._key, hashes.SHA256())
         )
         self._root: FakeAuthority = issuer._root if issuer else self
         if issuer:
             self._parents = (self.certificate, *issuer._parents)
+
+    def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
+        """Tells authorities of the same name apart, as those of one trust domain are."""
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
 
     @property
     def certificate(self) -> bytes:
@@ -85,6 +90,7 @@ class FakeAuthority:
                 critical=False,
             )
         )
+        builder = builder.add_extension(self._key_identifier(), critical=False)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
         leaf = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
