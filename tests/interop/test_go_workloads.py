@@ -1,0 +1,48 @@
+"""Scenario 30: Go client and Go endpoint on our registry, managers and forwarders, packets by probes."""
+
+import pytest
+
+from nsmctl.lab.demonstration import flows_of
+
+from . import peers
+from .conftest import Mixed
+
+pytestmark = peers.needed
+
+PLACES = {
+    "local-ip": (False, "IP", 4),
+    "local-ethernet": (False, "ETHERNET", 4),
+    "wireguard": (True, "IP", 6),
+    "vxlan": (True, "ETHERNET", 6),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_go_client_reaches_a_go_endpoint(lab: Mixed, place: str) -> None:
+    is_remote, payload, hops = PLACES[place]
+    name = f"gs-{place}"
+    lab.go_endpoint(name, node=lab.far if is_remote else lab.near, payload=payload)
+    client = lab.go_client("gc", f"{name}-service")
+    assert [segment.name for segment in client.connection.route.segments][:: hops - 1] == ["gc", name]
+    assert len(client.connection.route.segments) == hops
+    with lab.probes(flows_of(client.addresses), "gc", name, seconds=1.0) as running:
+        verdicts = running.finish()
+    assert len(verdicts) == 2, "both address families"
+    for verdict in verdicts:
+        assert verdict.forward.sent == verdict.back.sent == 1000
+        assert verdict.lost == 0
+
+
+@pytest.mark.parametrize("side", ["client", "endpoint"])
+def test_ours_and_theirs_at_the_two_ends_of_one_path(lab: Mixed, side: str) -> None:
+    if side == "client":
+        lab.endpoint("os")
+        client = lab.go_client("gc", "os-service")
+        verdicts = lab.probe(client.addresses, "gc", "os")
+    else:
+        lab.go_endpoint("gs")
+        (connected,) = lab.client("oc", "gs-service")
+        verdicts = lab.probe(connected, "oc", "gs")
+    assert len(verdicts) == 2
+    assert sum(verdict.lost for verdict in verdicts) == 0
+    assert min(verdict.back.received for verdict in verdicts) == 1000
