@@ -9,7 +9,7 @@ import pytest
 from nsmctl.lab import namespaces
 from nsmctl.lab.demonstration import flows_of
 
-from .conftest import Scene
+from tests.scenes import Scene
 
 PLACES = {
     "local": (False, "IP"),

@@ -1,0 +1,81 @@
+"""Scenario 7: the set of services of a running client changes, and what stays is not touched."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nsmctl.lab import namespaces
+from nsmctl.lab.demonstration import flows_of
+from tests.scenes import Scene
+
+
+def write(file: Path, *urls: str) -> None:
+    new = file.with_suffix(".new")
+    new.write_text(yaml.safe_dump({"network_services": list(urls)}))
+    new.replace(file)
+
+
+def links(space: Path) -> dict[str, int]:
+    """Interfaces by name, with the index that a replaced one would not keep."""
+    with namespaces.entered(space):
+        done = subprocess.run(["ip", "-j", "link", "show"], capture_output=True, check=True)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return {link["ifname"]: link["ifindex"] for link in found if link["ifname"] != "lo"}
+
+
+def test_a_third_service_comes_and_the_first_goes_without_a_loss_on_the_second(
+    lab: Scene, tmp_path: Path
+) -> None:
+    pools = {
+        name: f"[172.16.{number}.0/24],[fd00:172:{number}::/112]"
+        for number, name in enumerate(("one", "two", "three"))
+    }
+    for name, pool in pools.items():
+        node = lab.near if name == "one" else lab.far
+        lab.endpoint(name, node=node, payload="IP" if name != "three" else "ETHERNET", NSM_CIDR_PREFIX=pool)
+    first, second, third = (
+        f"kernel://{name}-service/{interface}"
+        for name, interface in (("one", "nsm-1"), ("two", "nsm-2"), ("three", "nsm-3"))
+    )
+    file = tmp_path / "client.yaml"
+    write(file, first, second)
+    lab.client_of_file("caller", file)
+    kept = lab.wait("caller", "connected", connection="caller-1")
+    before = links(lab.netns("caller"))
+    assert set(before) == {"nsm-1", "nsm-2"}
+
+    with lab.probes(flows_of(kept), "caller", "two") as running:
+        since = lab.mark_log("caller")
+        write(file, second, third)
+        os.kill(lab.process("caller").pid, signal.SIGHUP)
+        reloaded = lab.wait("caller", "reloaded", since=since)
+        added = lab.wait("caller", "connected", since=since, connection=reloaded["added"][0])
+        verdicts = running.finish()
+
+    assert len(verdicts) == 2
+    assert [v.lost for v in verdicts] == [0, 0]
+    assert min(v.forward.sent for v in verdicts) > 0
+    assert reloaded["removed"] == ["caller-0"]
+    after = links(lab.netns("caller"))
+    assert set(after) == {"nsm-2", "nsm-3"}
+    assert after["nsm-2"] == before["nsm-2"]
+    assert all(v.lost == 0 for v in lab.probe(added, "caller", "three", seconds=0.5))
+
+
+def test_a_settings_file_that_is_wrong_changes_nothing(lab: Scene, tmp_path: Path) -> None:
+    lab.endpoint("one")
+    file = tmp_path / "client.yaml"
+    write(file, "kernel://one-service/nsm-1")
+    lab.client_of_file("caller", file)
+    before = links(lab.netns("caller"))
+    since = lab.mark_log("caller")
+    write(file, "memif://one-service/nsm-1?=")
+    os.kill(lab.process("caller").pid, signal.SIGHUP)
+    refused = lab.wait("caller", "reload.refused", since=since)
+    assert "NSM_NETWORK_SERVICES" in refused["reason"]
+    assert links(lab.netns("caller")) == before
