@@ -2,15 +2,17 @@
 
 Run by path with ``python -I -S`` inside a workload's namespace, so it imports the standard library only and shares no
 code with what it judges. It speaks lines of JSON: the first line on stdin is the order
-``{"flows": [{"local": A, "remote": B, "port": P, "device": D}], "rate": packets/s, "seconds": S or null}``,
-then ``go``, later ``report`` or ``stop``. It answers ``listening``, then one report a question and one at the end:
-for each flow what it *sent* and what it *received* (unique, duplicates, longest silence in ms, RTT samples).
+``{"flows": [{"local": A, "remote": B, "port": P, "device": D, "netns": N}], "rate": packets/s, "seconds": S or null}``,
+then ``go``, later ``report`` or ``stop``. ``rate`` is that of each flow; ``netns`` names another namespace than ours.
+It answers ``listening``, then one report a question and one at the end: for each flow what it *sent* and what it
+*received* (unique, duplicates, longest silence in ms, RTT samples).
 Loss is the difference between one end's *sent* and the other's *received*; nobody's own word is enough.
 
 RTT without further packets: each packet carries the newest sequence number seen from the peer and how long ago that
 was; the peer subtracts. The drain after the last packet ends early once nothing came for that long.
 """
 
+import ctypes
 import json
 import os
 import select
@@ -23,8 +25,34 @@ from typing import Any
 HEADER = struct.Struct("!IIQQ")  # own number, newest number of the peer + 1, held for (ns), sent at (ns)
 PADDING = bytes(40)
 DRAIN_S = 0.5
+TOGETHER = 8  # flows that send at one moment; hundreds in one burst would test queues, not connections
 RTT_LIMIT = 200_000
 SO_BINDTODEVICE = 25
+CLONE_NEWNET = 0x40000000
+
+
+def socket_in(netns: str, family: int) -> socket.socket:
+    """A UDP socket of another namespace; the caller's thread is back home afterwards. OSError."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(netns)
+        try:
+            return socket.socket(family, socket.SOCK_DGRAM)
+        finally:
+            enter(f"/proc/self/fd/{home}")
+    finally:
+        os.close(home)
+
+
+def enter(netns: str) -> None:
+    """Move this thread into a namespace. OSError."""
+    target = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(target, CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), netns)
+    finally:
+        os.close(target)
 
 
 class Flow:
@@ -32,7 +60,8 @@ class Flow:
 
     def __init__(self, order: dict[str, Any]) -> None:
         family = socket.AF_INET6 if ":" in order["local"] else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        netns = order.get("netns")
+        self.socket = socket_in(netns, family) if netns else socket.socket(family, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         if order.get("device"):
@@ -103,7 +132,10 @@ class Probe:
 
     def __init__(self, order: dict[str, Any]) -> None:
         self.flows = [Flow(flow) for flow in order["flows"]]
-        self.interval = int(1e9 / order["rate"])
+        self.groups = [
+            range(len(self.flows))[at : at + TOGETHER] for at in range(0, len(self.flows), TOGETHER)
+        ]
+        self.interval = int(1e9 / order["rate"] / len(self.groups))
         self.seconds = order["seconds"]
         self.times: list[list[int]] = [[] for _ in self.flows]
         self.poller = select.poll()
@@ -151,15 +183,17 @@ class Probe:
         self.obey(words)
         start = due = time.monotonic_ns()
         end = start + int(self.seconds * 1e9) if self.seconds is not None else None
-        while end is None or due < end:
+        turn = 0
+        while end is None or turn or due < end:
             now = time.monotonic_ns()
             if now < due:
                 if not self.obey(self.wait(due - now)):
                     break
                 continue
-            for flow, times in zip(self.flows, self.times, strict=True):
-                times.append(now)
-                flow.send(now)
+            for index in self.groups[turn]:
+                self.times[index].append(now)
+                self.flows[index].send(now)
+            turn = (turn + 1) % len(self.groups)
             due += self.interval
             if not self.obey(self.wait(0)):
                 break

@@ -20,13 +20,17 @@ PORT: Final = 4242
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One stream each way between two addresses (no prefix length) of the client's and the endpoint's end."""
+    """One stream each way between two addresses (no prefix length) of the client's and the endpoint's end.
+
+    ``client_netns``: the file of the client's namespace where it is not the one the probe runs in.
+    """
 
     client: str
     endpoint: str
     port: int = PORT
     client_device: str = ""
     endpoint_device: str = ""
+    client_netns: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Probes:
     ) -> None:
         self.flows = tuple(flows)
         self._seconds = seconds
-        clients = [_order(f.client, f.endpoint, f.port, f.client_device) for f in flows]
+        clients = [_order(f.client, f.endpoint, f.port, f.client_device, f.client_netns) for f in flows]
         endpoints = [_order(f.endpoint, f.client, f.port, f.endpoint_device) for f in flows]
         self._ends = (
             _End(client, {"flows": clients, "rate": rate, "seconds": seconds}),
@@ -186,8 +190,8 @@ class _End:
             self._process.wait()
 
 
-def _order(local: str, remote: str, port: int, device: str) -> dict[str, Any]:
-    return {"local": local, "remote": remote, "port": port, "device": device}
+def _order(local: str, remote: str, port: int, device: str, netns: str = "") -> dict[str, Any]:
+    return {"local": local, "remote": remote, "port": port, "device": device, "netns": netns}
 
 
 def _judge(flow: Flow, client: dict[str, Any], endpoint: dict[str, Any]) -> Verdict:

@@ -1,0 +1,1 @@
+"""Loads a connection with packets: TCP throughput and round-trip times."""

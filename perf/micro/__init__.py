@@ -1,0 +1,1 @@
+"""The pure rooms under pytest-benchmark: ``make bench ARGS=micro``."""
