@@ -132,10 +132,9 @@ class Probe:
 
     def __init__(self, order: dict[str, Any]) -> None:
         self.flows = [Flow(flow) for flow in order["flows"]]
-        self.groups = [
-            range(len(self.flows))[at : at + TOGETHER] for at in range(0, len(self.flows), TOGETHER)
-        ]
-        self.interval = int(1e9 / order["rate"] / len(self.groups))
+        flows = range(len(self.flows))
+        self.groups = [flows[at : at + TOGETHER] for at in range(0, len(flows), TOGETHER)]
+        self.interval = int(1e9 / order["rate"])
         self.seconds = order["seconds"]
         self.times: list[list[int]] = [[] for _ in self.flows]
         self.poller = select.poll()
@@ -183,18 +182,18 @@ class Probe:
         self.obey(words)
         start = due = time.monotonic_ns()
         end = start + int(self.seconds * 1e9) if self.seconds is not None else None
-        turn = 0
-        while end is None or turn or due < end:
+        turn = 0  # counts groups
+        while end is None or turn % len(self.groups) or due < end:
             now = time.monotonic_ns()
             if now < due:
                 if not self.obey(self.wait(due - now)):
                     break
                 continue
-            for index in self.groups[turn]:
+            for index in self.groups[turn % len(self.groups)]:
                 self.times[index].append(now)
                 self.flows[index].send(now)
-            turn = (turn + 1) % len(self.groups)
-            due += self.interval
+            turn += 1
+            due = start + turn * self.interval // len(self.groups)
             if not self.obey(self.wait(0)):
                 break
         before = -1
