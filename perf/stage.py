@@ -1,7 +1,7 @@
 """A lab to measure in: one endpoint with room for many connections, and namespaces for clients driven from here."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,12 +81,9 @@ class Stage:
         """Whether a name that all programs of the machine share belongs to this lab."""
         return name.startswith(self.topology.name)
 
-    def left_since(self, before: Census, patience: float = 60.0) -> tuple[str, ...]:
-        """What is there that was not; forwarders clear up after the Close has answered, so it is asked again."""
-        limit = time.monotonic() + patience
-        while (left := before.difference(self.census())) and time.monotonic() < limit:
-            continue  # a census takes long enough for a pause
-        return left
+    def left_since(self, before: Census) -> tuple[str, ...]:
+        """What is there that was not, and stays."""
+        return left(before, self.census)
 
     def clear(self) -> None:
         """Remove every endpoint and client."""
@@ -98,6 +95,14 @@ class Stage:
             if name in self.world.state.workloads:
                 self.world.remove_workload(name)
         self._endpoints.clear()
+
+
+def left(before: Census, take: Callable[[], Census], patience: float = 60.0) -> tuple[str, ...]:
+    """What has come or gone since ``before``; asked again for ``patience`` s: some is cleared after the answer."""
+    limit = time.monotonic() + patience
+    while (found := before.difference(take())) and time.monotonic() < limit:
+        continue  # a census takes long enough for a pause
+    return found
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from nsmctl.errors import LabError
 from nsmctl.lab import census
 from nsmctl.lab.progress import Progress
 from nsmctl.lab.topology import Topology
-from perf.stage import Stage, lab
+from perf.stage import Stage, lab, left
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
             yield built
     except LabError as error:
         pytest.fail(f"the lab could not be built: {error}")
-    assert before.difference(census.take(names=ours)) == ()
+    assert left(before, lambda: census.take(names=ours)) == ()
 
 
 @pytest.fixture
