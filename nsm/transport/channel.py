@@ -280,7 +280,9 @@ def _status(link: Link) -> Iterator[None]:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise NsmError(Code.UNAVAILABLE, f"{link.peer.address}: {_reason(link)}") from error  # the link was closed
+        raise NsmError(
+            Code.UNAVAILABLE, f"{link.peer.address}: {_reason(link)}"
+        ) from error  # the link was closed
 
 
 def _reason(link: Link) -> str:

@@ -219,4 +219,6 @@ class Pump:
         try:
             step()
         except (ssl.SSLError, OSError) as error:
-            self.close(explain(error))
+            self.close(
+                "" if self.is_ending else explain(error)
+            )  # last words to one that has left are no failure

@@ -63,15 +63,21 @@ class Listener:
     def __init__(self, sock: socket.socket, address: Address) -> None:
         self.sock: Final = sock
         self.address: Final = address
-        self._inode = os.stat(address.path).st_ino if address.path else 0  # noqa: PTH116 - one stat
+        self._file = _identity_of(address.path) if address.path else (0, 0)
 
     def close(self) -> None:
         """Stop listening; a unix socket's file goes unless another took the name meanwhile."""
         self.sock.close()
         if self.address.path:
             with suppress(OSError):
-                if os.lstat(self.address.path).st_ino == self._inode:
+                if _identity_of(self.address.path) == self._file:
                     Path(self.address.path).unlink()
+
+
+def _identity_of(path: str) -> tuple[int, int]:
+    """Of a file; an inode number alone is used again at once."""
+    status = Path(path).lstat()
+    return status.st_ino, status.st_ctime_ns
 
 
 async def listen(url: str) -> Listener:

@@ -33,7 +33,9 @@ class Papers:
     key: bytes = field(repr=False)
     anchors: tuple[bytes, ...]
 
-    def context(self, *, is_server: bool, alpn: Sequence[str] = ("h2",), is_tls12: bool = False) -> ssl.SSLContext:
+    def context(
+        self, *, is_server: bool, alpn: Sequence[str] = ("h2",), is_tls12: bool = False
+    ) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if is_server else ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
@@ -44,7 +46,9 @@ class Papers:
         context.load_verify_locations(cadata=b"".join(self.anchors))
         if self.chain:
             with tempfile.NamedTemporaryFile("w") as file:
-                file.write("".join(_pem("CERTIFICATE", one) for one in self.chain) + _pem("PRIVATE KEY", self.key))
+                file.write(
+                    "".join(_pem("CERTIFICATE", one) for one in self.chain) + _pem("PRIVATE KEY", self.key)
+                )
                 file.flush()
                 context.load_cert_chain(file.name)
         return context
@@ -57,7 +61,9 @@ def _pem(kind: str, der: bytes) -> str:
 class Transceiver:
     """One connection, between the wire and a plaintext socket of grpcio."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, is_server: bool, dribble: bool = False) -> None:
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, *, is_server: bool, dribble: bool = False
+    ) -> None:
         """``dribble``: every byte is sent in a write of its own."""
         self._sock = sock
         self._dribble = dribble
@@ -305,6 +311,7 @@ class PeerServer:
         self._listener.close()
         self.path.unlink()
         self._grpc.stop(0).wait(PATIENCE)
+        del self._grpc  # grpcio closes its poller with it
         for transceiver in self.transceivers:
             transceiver.close()
         self._directory.cleanup()

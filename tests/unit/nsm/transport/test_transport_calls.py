@@ -51,7 +51,9 @@ async def test_a_fault_of_ours_is_internal_shows_nothing_and_is_logged_once(benc
     assert [entry["event"] for entry in logs] == ["transport.handler"]
 
 
-@pytest.mark.parametrize("data", [b"\x0a\xff", b"\x0a\x03\x0a\x01\xff", b"\xff" * 64], ids=["short", "utf8", "tag"])
+@pytest.mark.parametrize(
+    "data", [b"\x0a\xff", b"\x0a\x03\x0a\x01\xff", b"\xff" * 64], ids=["short", "utf8", "tag"]
+)
 async def test_malformed_bytes_are_invalid_argument(bench: Bench, data: bytes) -> None:
     client = await bench.peer()
     with pytest.raises(grpc.RpcError) as caught:
@@ -197,7 +199,9 @@ async def test_reflection_shows_our_services_and_files(bench: Bench) -> None:
         call = client.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
         return list(call(iter([one.SerializeToString() for one in questions]), timeout=10))
 
-    services, file = [reflection_pb2.ServerReflectionResponse.FromString(one) for one in await asyncio.to_thread(info)]
+    services, file = [
+        reflection_pb2.ServerReflectionResponse.FromString(one) for one in await asyncio.to_thread(info)
+    ]
     assert {"networkservice.NetworkService", "grpc.health.v1.Health"} <= {
         one.name for one in services.list_services_response.service
     }

@@ -25,7 +25,17 @@ def test_urls(url: str, address: Address) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "unix://", "unix://a.sock", "tcp://host", "tcp://h:x", "tcp://h:99999", "http://h:1", "unix:///" + "a" * 120]
+    "url",
+    [
+        "",
+        "unix://",
+        "unix://a.sock",
+        "tcp://host",
+        "tcp://h:x",
+        "tcp://h:99999",
+        "http://h:1",
+        "unix:///" + "a" * 120,
+    ],
 )
 def test_what_is_no_url_says_what_is_expected(url: str) -> None:
     with pytest.raises(NsmError, match="expected") as caught:
