@@ -5,13 +5,14 @@ from nsm.model.identity import TokenVerifier
 from nsm.model.mechanism import INTERFACE_NAME
 
 
-def hops(connection: Connection, verifier: TokenVerifier) -> list[dict[str, str]]:
-    """Name, id and SPIFFE ID of each segment; the client's policies have checked that the tokens are chained."""
-    found = []
+def hops(connection: Connection, verifier: TokenVerifier) -> list[dict[str, object]]:
+    """Name, id, SPIFFE ID and metrics of each segment; the client's policies have checked the chain of tokens."""
+    found: list[dict[str, object]] = []
     for segment in connection.route.segments:
         claims = verifier.claims(segment.token)
+        identity = claims.sub if claims is not None else ""
         found.append(
-            {"name": segment.name, "id": segment.id, "spiffe_id": claims.sub if claims is not None else ""}
+            {"name": segment.name, "id": segment.id, "spiffe_id": identity, "metrics": dict(segment.metrics)}
         )
     return found
 

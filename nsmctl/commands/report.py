@@ -8,6 +8,8 @@ import typer
 from nsmctl.commands.output import facts, table
 from nsmctl.lab.demonstration import Outcome
 
+_REMOTE = ("VXLAN/", "WIREGUARD/", "IPSEC/")
+
 
 def show_connection(connection: Mapping[str, Any]) -> None:
     """The path hop by hop, and what the workload got."""
@@ -19,13 +21,19 @@ def show_connection(connection: Mapping[str, Any]) -> None:
     facts(
         {
             "mechanism": connection.get("mechanism", ""),
-            "between nodes": connection.get("tunnel", "-"),
+            "between nodes": _tunnel(connection) or "the same node",
             "interface": connection.get("interface", ""),
             "client": " ".join(connection.get("src_ip_addrs", ())),
             "endpoint": " ".join(connection.get("dst_ip_addrs", ())),
             "MTU": connection.get("mtu", ""),
         }
     )
+
+
+def _tunnel(connection: Mapping[str, Any]) -> str:
+    """The remote mechanism a forwarder of the path has recorded, empty for a local connection."""
+    values = [str(value) for hop in connection.get("path", ()) for value in hop.get("metrics", {}).values()]
+    return next((value.partition("/")[0] for value in values if value.startswith(_REMOTE)), "")
 
 
 def show_outcome(outcome: Outcome) -> None:

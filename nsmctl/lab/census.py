@@ -92,7 +92,9 @@ def _network(space: Path) -> Mapping[str, frozenset[str]]:
         if shutil.which("nft"):
             ruleset = _json(["nft", "-j", "list", "ruleset"])["nftables"]
             facts[f"nftables {label}"] = frozenset(map(_rule, ruleset))
-        if label == "here":  # shared with every program of the host; the lab's own live in namespaces of their own
+        if (
+            label == "here"
+        ):  # shared with every program of the host; the lab's own live in namespaces of their own
             return facts
         facts[f"udp {label}"] = frozenset(_sockets("udp")) | frozenset(_sockets("udp6"))
         facts[f"listen {label}"] = frozenset(_sockets("tcp", "0A")) | frozenset(_sockets("tcp6", "0A"))

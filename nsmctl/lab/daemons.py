@@ -51,7 +51,7 @@ def forwarder(topology: Topology, node: Node, extra: Mapping[str, str]) -> Daemo
     env = {
         "NSM_NAME": f"forwarder-{node.name}",
         "NSM_CONNECT_TO": node.manager,
-        "NSM_LISTEN_ON": f"unix://{node.directory}/forwarder.sock",
+        "NSM_LISTEN_ON": node.forwarder,
         "NSM_TUNNEL_IP": node.ip,
         "NSM_DATAPLANE": topology.dataplane,
         "NSM_STATE_DIR": str(node.directory / "forwarder"),

@@ -4,14 +4,15 @@ Run inside the first node's namespace, because the registry and the managers lis
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from nsm.model.connection import Connection, MonitorScopeSelector
 from nsm.model.endpoint import NetworkService, NetworkServiceEndpoint
 from nsm.model.errors import NsmError
+from nsm.model.path import PathSegment
 from nsm.service.config import NsmSettings
 from nsm.service.daemon import Node, open_node
 from nsm.service.registry import RegistryClient
@@ -67,19 +68,29 @@ def forwarders(topology: Topology) -> Sequence[NetworkServiceEndpoint]:
 
 
 def connections(topology: Topology) -> Sequence[Seen]:
-    """Every connection, as seen by the manager of its client's node."""
+    """Every connection, as seen by the manager of its client's node, with what each forwarder counts right now."""
 
     async def all_nodes(node: Node) -> list[Seen]:
         found: list[Seen] = []
+        counted: dict[str, PathSegment] = {}
         for place in topology.nodes:
             found += [Seen(place.name, c) for c in await _snapshot(node, place.manager)]
-        return [seen for seen in found if seen.is_first_hop]
+            for connection in await _snapshot(node, place.forwarder):
+                if connection.route.current is not None:
+                    counted[connection.id] = connection.route.current
+        return [Seen(s.node, _with_counters(s.connection, counted)) for s in found if s.is_first_hop]
 
     return _ask(topology, all_nodes)
 
 
+def _with_counters(connection: Connection, counted: Mapping[str, PathSegment]) -> Connection:
+    """The connection with each forwarder's newest segment in its path (ids are unique per hop)."""
+    segments = tuple(counted.get(segment.id, segment) for segment in connection.route.segments)
+    return replace(connection, path=replace(connection.route, segments=segments))
+
+
 async def _snapshot(node: Node, url: str) -> list[Connection]:
-    """The initial state that a manager sends at once."""
+    """The initial state that a daemon sends at once."""
     stream = node.channels.get(url).stream(MONITOR_CONNECTIONS, MonitorScopeSelector(), timeout=10)
     async with aclosing(stream) as events:
         async for event in events:

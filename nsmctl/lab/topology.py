@@ -56,6 +56,11 @@ class Node:
         return f"unix://{self.directory}/nsm.io.sock"
 
     @property
+    def forwarder(self) -> str:
+        """The forwarder's URL on this node."""
+        return f"unix://{self.directory}/forwarder.sock"
+
+    @property
     def manager_public(self) -> str:
         """The manager's URL for other nodes."""
         return f"tcp://{self.ip}:{MANAGER_PORT}"
