@@ -134,10 +134,10 @@ class Doors:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            inner_writer.close()  # before the await: a door that closes just now cancels us in it
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            inner_writer.close()
 
 
 def clear_socket(path: Path) -> None:
