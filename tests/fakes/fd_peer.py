@@ -83,7 +83,7 @@ class Transceiver:
     @property
     def spiffe_id(self) -> str:
         certificate: Any = self._tls.getpeercert()
-        return next(value for kind, value in certificate["subjectAltName"] if kind == "URI")
+        return next(str(value) for kind, value in certificate["subjectAltName"] if kind == "URI")
 
     def _handshake(self) -> bool:
         try:

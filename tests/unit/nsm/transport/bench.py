@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +31,7 @@ def request(connection_id: str = "one", **labels: str) -> NetworkServiceRequest:
 
 
 def open_fds() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def papers(identity: FakeIdentity) -> Papers:
@@ -119,16 +118,15 @@ async def make_bench(directory: Path, *, federated: Sequence[FakeAuthority] = ()
 
 
 async def assert_no_leak(before: int) -> None:
-    """grpcio closes its descriptors in threads of its own, a moment later."""
+    """Of grpcio too, which its descriptors in threads of its own, a moment later."""
     for at in range(300):
         if at % 20 == 0:
             gc.collect()
         if open_fds() <= before:
             return
         await asyncio.sleep(0.01)
-    names = [
-        os.readlink(f"/proc/self/fd/{fd}")
-        for fd in os.listdir("/proc/self/fd")
-        if os.path.lexists(f"/proc/self/fd/{fd}")
-    ]
-    raise AssertionError(f"{open_fds()} descriptors, {before} before: {names}")
+    raise AssertionError(f"{open_fds()} descriptors, {before} before: {_names()}")
+
+
+def _names() -> list[str]:
+    return sorted(str(one.readlink()) for one in Path("/proc/self/fd").iterdir() if one.is_symlink())

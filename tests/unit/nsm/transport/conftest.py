@@ -11,7 +11,7 @@ from tests.unit.nsm.transport.bench import REQUEST, Bench, ask, assert_no_leak, 
 
 @pytest.fixture(scope="session")
 def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """grpcio opens pollers and pipes of its own, once per process and kind."""
+    """Pollers and pipes of grpcio open once per process and kind."""
 
     async def use_everything() -> None:
         bench = await make_bench(tmp_path_factory.mktemp("warm"))
@@ -32,4 +32,4 @@ async def bench(tmp_path: Path, _warm: None) -> AsyncIterator[Bench]:
     yield made
     await made.close()
     await assert_no_leak(before)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240

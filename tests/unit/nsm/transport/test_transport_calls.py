@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
@@ -10,10 +11,18 @@ import structlog.testing
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from nsm.model.connection import Connection, MonitorScopeSelector, NetworkServiceRequest
+from nsm.model.connection import (
+    Connection,
+    ConnectionEvent,
+    EventType,
+    MonitorScopeSelector,
+    NetworkServiceRequest,
+)
+from nsm.model.endpoint import NetworkService
 from nsm.model.errors import Code, NsmError, invalid
 from nsm.transport.call import Call
 from nsm.transport.channel import Channels
+from nsm.transport.server import Server
 from nsm.wire import methods
 from tests.unit.nsm.transport.bench import REQUEST, Bench, ask, request
 
@@ -74,14 +83,8 @@ async def test_a_malformed_answer_is_the_peers_fault(bench: Bench) -> None:
 
 async def test_an_unknown_method_is_unimplemented(bench: Bench) -> None:
     with pytest.raises(NsmError) as caught:
-        await bench.channel().unary(methods.NS_REGISTER, _service(), timeout=5)
+        await bench.channel().unary(methods.NS_REGISTER, NetworkService(name="x"), timeout=5)
     assert caught.value.code is Code.UNIMPLEMENTED
-
-
-def _service() -> object:
-    from nsm.model.endpoint import NetworkService
-
-    return NetworkService(name="x")
 
 
 async def test_a_stream_ends_when_the_peer_ends_it(bench: Bench) -> None:
@@ -91,29 +94,23 @@ async def test_a_stream_ends_when_the_peer_ends_it(bench: Bench) -> None:
 
 
 async def test_a_stream_that_breaks_gives_its_status_after_its_events(bench: Bench) -> None:
-    seen = []
+    selector = MonitorScopeSelector(network_services=("a", "break"))
+    stream = bench.channel().stream(methods.MONITOR_CONNECTIONS, selector)
+    assert list((await anext(stream)).connections) == ["a"]
     with pytest.raises(NsmError) as caught:
-        async for event in bench.channel().stream(
-            methods.MONITOR_CONNECTIONS, MonitorScopeSelector(network_services=("a", "break"))
-        ):
-            seen.append(event)
-    assert len(seen) == 1
+        await anext(stream)
     assert caught.value.code is Code.INTERNAL
 
 
 async def test_leaving_a_stream_ends_its_handler(bench: Bench) -> None:
     ended = asyncio.Event()
 
-    async def forever(selector: MonitorScopeSelector, call: Call):  # type: ignore[no-untyped-def]
-        from nsm.model.connection import ConnectionEvent, EventType
-
+    async def forever(selector: MonitorScopeSelector, call: Call) -> AsyncIterator[ConnectionEvent]:
         try:
             yield ConnectionEvent(EventType.INITIAL_STATE_TRANSFER, {})
             await asyncio.Event().wait()
         finally:
             ended.set()
-
-    from nsm.transport.server import Server
 
     server = Server(bench.identity)
     server.stream(methods.MONITOR_CONNECTIONS, forever)

@@ -1,16 +1,24 @@
 """Bytes: large messages, slow readers, ends and restarts."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 
-from nsm.model.connection import Connection, MonitorScopeSelector, NetworkServiceRequest
+from nsm.model.connection import (
+    Connection,
+    ConnectionEvent,
+    EventType,
+    MonitorScopeSelector,
+    NetworkServiceRequest,
+)
 from nsm.model.errors import Code, NsmError
 from nsm.transport.call import Call
 from nsm.transport.server import Server
+from nsm.transport.wire import READ_SIZE
 from nsm.wire import methods
 from tests.fakes.fd_peer import Transceiver
 from tests.unit.nsm.transport.bench import REQUEST, Bench, ask, assert_no_leak, open_fds, request
@@ -40,7 +48,6 @@ async def test_too_large_is_resource_exhausted(bench: Bench) -> None:
 
 async def test_a_reader_that_stops_holds_the_sender_back(bench: Bench) -> None:
     """What the peer does not take stays with grpcio: our buffers do not grow with it."""
-    from nsm.transport.pump import READ_SIZE
 
     async def large(message: NetworkServiceRequest, call: Call) -> Connection:
         return replace(message.connection, labels={"it": LARGE})
@@ -82,7 +89,7 @@ async def test_a_peer_that_dies_fails_the_call_at_once_with_the_reason(bench: Be
         return b""
 
     go = await bench.peer_server({REQUEST.path: die})
-    with pytest.raises(NsmError, match="was closed|reset|pipe") as caught:
+    with pytest.raises(NsmError, match=r"was closed|reset|pipe") as caught:
         await bench.channel(go.url).unary(REQUEST, request(), timeout=30)
     assert caught.value.code is Code.UNAVAILABLE
 
@@ -111,9 +118,7 @@ async def test_a_client_that_dies_cancels_its_handlers_and_leaves_nothing(bench:
 async def test_stop_ends_streams_that_never_end(bench: Bench) -> None:
     server = Server(bench.identity)
 
-    async def forever(selector: MonitorScopeSelector, call: Call):  # type: ignore[no-untyped-def]
-        from nsm.model.connection import ConnectionEvent, EventType
-
+    async def forever(selector: MonitorScopeSelector, call: Call) -> AsyncIterator[ConnectionEvent]:
         yield ConnectionEvent(EventType.INITIAL_STATE_TRANSFER, {})
         await asyncio.Event().wait()
 

@@ -1,10 +1,10 @@
 """Who is let in: SPIFFE verification per trust domain, both directions; reasons reach the caller."""
 
+# ruff: noqa: ASYNC240 - small files of /proc and of a temporary directory
+
 import asyncio
-import os
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -111,16 +111,20 @@ async def test_an_invalid_svid_is_refused_by_both(bench: Bench, kind: str) -> No
     assert await refused(bench, bench.authority.identity("/client/d"), go.url)
 
 
+def _use(sock: socket.socket, own: Papers) -> None:
+    """In TLS 1.3 the refusal comes with the first read."""
+    transceiver = Transceiver(sock, own.context(is_server=False), is_server=False)
+    while True:
+        transceiver._read()
+        transceiver._decrypted()
+
+
 async def test_no_certificate_is_refused(bench: Bench) -> None:
     nobody = Papers((), b"", bench.authority.bundle)
     with structlog.testing.capture_logs() as logs:
         sock = await asyncio.to_thread(connect, bench.urls[0])
-        with pytest.raises((OSError, grpc.RpcError)):
-            transceiver = await asyncio.to_thread(
-                Transceiver, sock, nobody.context(is_server=False), is_server=False
-            )
-            await asyncio.to_thread(transceiver._read)
-            transceiver._tls.read(1)
+        with pytest.raises(OSError, match=r"(?i)certificate|ended|reset"):
+            await asyncio.to_thread(_use, sock, nobody)
         sock.close()
     assert [one["event"] for one in logs] == ["audit"]
 
@@ -287,11 +291,3 @@ async def test_an_intermediate_signs_too(bench: Bench) -> None:
     node = FakeAuthority("example.org", issuer=bench.authority)
     reply = await bench.channel(identity=node.identity("/client/c")).unary(REQUEST, request(), timeout=5)
     assert reply.value.labels["peer"] == "spiffe://example.org/client/c"
-
-
-async def test_an_svid_that_expires_leaves_its_connection_alone(bench: Bench) -> None:
-    own = bench.authority.identity("/client/c")
-    channel = bench.channel(identity=own)
-    await channel.unary(REQUEST, request(), timeout=5)
-    assert (await channel.peer()).not_after > time.time()
-    assert isinstance(bench.server, Server)
