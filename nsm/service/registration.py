@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import structlog
 
 from nsm.model.endpoint import EndpointResponse, NetworkService, NetworkServiceEndpoint
-from nsm.model.errors import NsmError
+from nsm.model.errors import Code, NsmError
 from nsm.session.timing import RETRY_DELAY, registration_refresh_delay
 
 UNREGISTER_TIMEOUT: Final = 5.0
@@ -117,7 +117,7 @@ class Registration:
         while True:
             try:
                 for service in self._services if services else ():
-                    await self._registry.register_service(service)
+                    await self._register_service(service)
                 answer = await self._registry.register_endpoint(self._again())
             except NsmError as error:
                 if str(error) != logged:
@@ -129,6 +129,15 @@ class Registration:
                 _LOG.info("registration.registered", endpoint=answer.name, url=answer.url)
             self._current = answer
             return
+
+    async def _register_service(self, service: NetworkService) -> None:
+        """A service that is another's already is served as that one has registered it (rule client_allowed)."""
+        try:
+            await self._registry.register_service(service)
+        except NsmError as error:
+            if error.code is not Code.PERMISSION_DENIED:
+                raise
+            _LOG.info("registration.service_not_ours", service=service.name, reason=str(error))
 
     def _again(self) -> NetworkServiceEndpoint:
         """What is sent: as wanted, so without an expiration (trap 29), with the time we were first registered."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nsm.model.endpoint import EndpointResponse, NetworkService, NetworkServiceEndpoint
-from nsm.model.errors import Code, NsmError
+from nsm.model.errors import Code, NsmError, denied
 from nsm.service.registration import Registration
 
 SECOND = 1_000_000_000
@@ -23,6 +23,7 @@ class FakeRegistry:
     def __init__(self, lifetime: float | None = None) -> None:
         self.lifetime = lifetime
         self.failures: list[NsmError] = []
+        self.service_failures: list[NsmError] = []
         self.services: list[str] = []
         self.endpoints: list[NetworkServiceEndpoint] = []
         self.unregistered: list[str] = []
@@ -31,6 +32,8 @@ class FakeRegistry:
 
     async def register_service(self, service: NetworkService) -> NetworkService:
         self.services.append(service.name)
+        if self.service_failures:
+            raise self.service_failures.pop(0)
         return service
 
     async def register_endpoint(self, endpoint: NetworkServiceEndpoint) -> NetworkServiceEndpoint:
@@ -82,6 +85,26 @@ async def test_services_first_then_the_endpoint_until_it_succeeds() -> None:
     assert answer.initial_registration_time == 7
     await kept.stop()
     assert registry.unregistered == ["nse"]
+
+
+async def test_a_service_that_another_has_registered_is_served_all_the_same() -> None:
+    registry = FakeRegistry()
+    registry.service_failures = [denied("client_allowed", "'s' is registered by another")]
+    kept = registration(registry)
+    await kept.start()
+    assert registry.services == ["s"]
+    assert len(registry.endpoints) == 1
+    await kept.stop()
+
+
+async def test_a_service_that_cannot_be_registered_now_is_tried_again() -> None:
+    registry = FakeRegistry()
+    registry.service_failures = [AWAY]
+    kept = registration(registry)
+    await kept.start()
+    assert registry.services == ["s", "s"]
+    assert len(registry.endpoints) == 1
+    await kept.stop()
 
 
 async def test_a_refresh_sends_the_endpoint_as_wanted_and_keeps_the_watch() -> None:
