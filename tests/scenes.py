@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from nsmctl.errors import LabError
-from nsmctl.lab import census, daemons, namespaces, world
+from nsmctl.lab import census, daemons, identities, namespaces, world
 from nsmctl.lab.census import Census
 from nsmctl.lab.daemons import Daemon
 from nsmctl.lab.demonstration import POOLS, cli_of, flows_of
@@ -94,6 +94,20 @@ class Scene:
         self.added.append(name)
         place = node or self.near
         self.world._workload(Workload(name, "client", place.name, ""), env, daemon)
+
+    @contextmanager
+    def trying(self, name: str, *urls: str, node: Node | None = None, **env: str) -> Iterator[str]:
+        """A client that need not succeed; gone when the block ends. Gives its name, for ``wait`` and ``events``."""
+        place = node or self.near
+        space = self.world.workload_space(name)
+        self.world.record(self.world.state.with_workload(Workload(name, "client", place.name, space, urls)))
+        self.added.append(name)
+        identities.register(place, "client", name)
+        extra = {"NSM_NETWORK_SERVICES": ",".join(urls), **env}
+        process, _ = self.world.launch(daemons.client(place, name, self.netns(name), extra))
+        wait_event(process, "identity.ready", timeout=WAIT_S)
+        yield name
+        self.remove(name)
 
     def netns(self, workload: str) -> Path:
         """A workload's namespace."""
@@ -229,6 +243,14 @@ class Scene:
     def marks(self) -> dict[str, int]:
         """Where every log of the lab's own daemons ends."""
         return {name: self.mark_log(name) for name in self.world.state.processes if "/" in name}
+
+
+def carried(verdicts: Sequence[Verdict], *, families: int = 2) -> None:
+    """Fails unless probes of so many address families went both ways and every one arrived."""
+    assert len(verdicts) == families
+    for verdict in verdicts:
+        assert min(verdict.forward.sent, verdict.back.sent) > 0
+        assert verdict.lost == 0, verdict
 
 
 def settled(question: Callable[[], Any], is_good: Callable[[Any], bool], seconds: float = 15.0) -> Any:
