@@ -32,13 +32,16 @@ def ping(netns: Path, address: str, *, count: int = 5, size: int = 56) -> int:
 
 
 def census(*namespaces: Path) -> list[object]:
-    """What ``ip`` sees in each namespace, without counters."""
+    """What ``ip`` sees in each namespace, without counters, and whether or not an address is tentative still."""
     found: list[object] = []
     for netns in namespaces:
         for what in (["addr"], ["route", "show", "table", "all"], ["rule"], ["neigh"]):
             for family in ("-4", "-6"):
                 text = inside(netns, "ip", "-j", family, *what)
-                found.append((netns.name, what[0], family, json.loads(text or "[]")))
+                shown = json.loads(text or "[]")
+                for address in (each for link in shown for each in link.get("addr_info", ())):
+                    address.pop("tentative", None)
+                found.append((netns.name, what[0], family, shown))
         links = json.loads(inside(netns, "ip", "-j", "link"))
         found.append(sorted((each["ifname"], each["mtu"], tuple(each["flags"])) for each in links))
     return found

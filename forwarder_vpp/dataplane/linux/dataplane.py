@@ -9,10 +9,11 @@ from typing import Any, Final
 from forwarder_vpp.dataplane.contract.dataplane import Counters, Namespaces
 from forwarder_vpp.dataplane.contract.intent import End, Intent, KernelEnd, WireguardEnd
 from forwarder_vpp.dataplane.contract.items import Descriptor, Item
-from forwarder_vpp.dataplane.linux import uapi
 from forwarder_vpp.dataplane.linux.objects.vxlan_device import VxlanDescriptor
-from forwarder_vpp.dataplane.linux.objects.wireguard_device import WireguardDescriptor, passing_name
+from forwarder_vpp.dataplane.linux.objects.wireguard_device import WireguardDescriptor, WireguardDevice
 from forwarder_vpp.dataplane.linux.wireguard_go import WireguardGo
+from forwarder_vpp.dataplane.linux.wireguard_kernel import KernelWireguard
+from forwarder_vpp.dataplane.linux.wireguard_user import UserspaceWireguard
 from forwarder_vpp.dataplane.netlink import links
 from forwarder_vpp.dataplane.netlink.link_config import LinkConfigDescriptor
 from forwarder_vpp.dataplane.netlink.links import Stats
@@ -40,11 +41,16 @@ class LinuxDataplane:
         self.tunnel_ip = tunnel_ip
         self.tunnel_mtu = 0
         self._netlink = NodeNetlink(instance)
-        self._wireguard = WireguardGo(state_dir / "run")
+        self._daemons = WireguardGo(state_dir / "run")
+        self._kernel = KernelWireguard(self._netlink)
+        # The kernel's where there is one. This is the one place that chooses.
+        self._wireguard = WireguardDescriptor(
+            [self._kernel, UserspaceWireguard(self._netlink, self._daemons)]
+        )
         self.descriptors: Sequence[Descriptor[Any]] = (
             VethDescriptor(self._netlink),
             VxlanDescriptor(self._netlink),
-            WireguardDescriptor(self._netlink, self._wireguard),
+            self._wireguard,
             LinkConfigDescriptor(self._netlink),
         )
 
@@ -65,6 +71,7 @@ class LinuxDataplane:
         except ValueError as error:
             raise NsmError(Code.INVALID_ARGUMENT, str(error), field="NSM_TUNNEL_IP") from error
         await self._netlink.start()
+        await self._kernel.start()
         mtu = await self._netlink.at_node(lambda session: links.mtu_of_owner(session, address))
         if mtu is None:
             text = f"expected an address of this node, but no interface has {self.tunnel_ip}"
@@ -74,7 +81,7 @@ class LinuxDataplane:
     async def close(self) -> None:
         """Let go of everything; links and tunnels stay and carry on."""
         await self._netlink.close()
-        self._wireguard.close()
+        self._daemons.close()
 
     def node_items(self) -> tuple[Item, ...]:
         """None: the node forwards nothing."""
@@ -89,9 +96,7 @@ class LinuxDataplane:
         if payload == ETHERNET:
             return (LOCAL, KERNEL), (REMOTE, VXLAN)
         if payload == IP:
-            return (
-                ((LOCAL, KERNEL), (REMOTE, WIREGUARD)) if self._wireguard.is_available else ((LOCAL, KERNEL),)
-            )
+            return ((LOCAL, KERNEL),) if self._wireguard.refusal() else ((LOCAL, KERNEL), (REMOTE, WIREGUARD))
         return ()
 
     def refusal(self, mechanism: Mechanism, payload: str) -> NsmError | None:
@@ -99,7 +104,7 @@ class LinuxDataplane:
         if (mechanism.cls, mechanism.type) in self.offers(payload):
             return None
         if (mechanism.type, payload) == (WIREGUARD, IP):
-            text = "WireGuard needs the program wireguard-go and write access to /dev/net/tun on this node"
+            text = f"IP payload cannot leave this node, as WireGuard is missing: {self._wireguard.refusal()}"
             return NsmError(Code.FAILED_PRECONDITION, text, field="mechanism.type")
         offered = " or ".join("/".join(pair) for pair in self.offers(payload)) or "nothing"
         text = (
@@ -111,19 +116,20 @@ class LinuxDataplane:
     async def settle(self, intent: Intent, timeout: float) -> None:  # noqa: ASYNC109  # names its reason at the end
         """Await the first handshake of a tunnel towards the endpoint; its peer is configured by then.
 
-        wireguard-go announces nothing: its state is read every 5 to 50 ms until ``timeout`` seconds have passed.
+        Neither the kernel's WireGuard nor wireguard-go announces one: the state is read every 5 to 50 ms until
+        ``timeout`` seconds have passed.
         """
-        if not isinstance(intent.endpoint, WireguardEnd):
+        end = intent.endpoint
+        if not isinstance(end, WireguardEnd):
             return
-        path = self._wireguard.socket_of(passing_name(intent.owner))
+        (device,) = (item for item in self.items(intent) if isinstance(item, WireguardDevice))
         pause = _FIRST_PAUSE
         try:
             async with asyncio.timeout(timeout):
-                while not await self._netlink.at_node(lambda _: _has_handshake(path)):
+                while not await self._wireguard.has_handshake(device):
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, _LONGEST_PAUSE)
         except TimeoutError:
-            end = intent.endpoint
             text = f"no WireGuard handshake with {end.remote}:{end.remote_port} within {timeout:g} s"
             raise NsmError(Code.DEADLINE_EXCEEDED, text, field="mechanism") from None
 
@@ -142,13 +148,6 @@ class LinuxDataplane:
     def _place(self, end: End) -> tuple[int, str] | None:
         nsid = self._netlink.nsid(end.netns) if isinstance(end, KernelEnd) else None
         return (nsid, end.interface) if isinstance(end, KernelEnd) and nsid is not None else None
-
-
-def _has_handshake(path: Path) -> bool:
-    try:
-        return uapi.values(path).get("last_handshake_time_sec", "0") != "0"
-    except OSError as error:
-        raise NsmError(Code.UNAVAILABLE, f"the WireGuard process is gone: {error}") from error
 
 
 def _counters(

@@ -1,6 +1,5 @@
 """WireGuard's cross-platform configuration protocol over a unix socket (wireguard.com/xplatform). Blocking."""
 
-import base64
 import contextlib
 import errno
 import os
@@ -11,6 +10,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from forwarder_vpp.dataplane.linux.keys import key_bytes, key_text
 from nsm.model.errors import Code, NsmError
 
 _TIMEOUT: Final = 5.0
@@ -86,15 +86,12 @@ def end(path: Path, timeout: float = _TIMEOUT) -> None:
 
 def hex_key(key: str) -> str:
     """A key in base64 as the protocol wants it; ValueError if it is not 32 bytes."""
-    raw = base64.b64decode(key, validate=True)
-    if len(raw) != 32:
-        raise ValueError("expected 32 bytes in base64")
-    return raw.hex()
+    return key_bytes(key).hex()
 
 
 def base64_key(text: str) -> str:
     """A key in hex as the model has it."""
-    return base64.b64encode(bytes.fromhex(text)).decode()
+    return key_text(bytes.fromhex(text))
 
 
 def _talk(path: Path, request: str) -> list[str]:

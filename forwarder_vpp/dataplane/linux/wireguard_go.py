@@ -17,6 +17,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import time
@@ -26,9 +27,11 @@ from pathlib import Path
 from typing import Final
 
 from forwarder_vpp.dataplane.linux import uapi
+from forwarder_vpp.dataplane.linux.objects.wireguard_device import port_taken
 from forwarder_vpp.dataplane.netlink import syscalls
 from nsm.model.errors import Code, NsmError
 
+_TUN: Final = Path("/dev/net/tun")
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
 _IFREQ: Final = struct.Struct("=16sH22x")
@@ -51,10 +54,20 @@ class WireguardGo:
         self._children: set[int] = set()
         self._launcher = ThreadPoolExecutor(1, "wireguard-go", initializer=self._own_mounts)
 
-    @property
-    def is_available(self) -> bool:
-        """Whether there is such a program, and TUN devices this user may make."""
-        return self._binary is not None and os.access("/dev/net/tun", os.R_OK | os.W_OK)
+    def refusal(self, tun: Path = _TUN) -> str:
+        """Why there can be no such process here, and what to do; empty if there can."""
+        if self._binary is None:
+            return "wireguard-go is not installed (Debian: apt-get install wireguard-go)"
+        if not tun.exists():
+            return f"wireguard-go needs {tun}, which this machine does not have (as root: modprobe tun)"
+        if not os.access(tun, os.R_OK | os.W_OK):
+            mode = stat.S_IMODE(tun.stat().st_mode)
+            return (
+                f"wireguard-go needs {tun}, which this user may not open (its mode is {mode:04o}; as root:"
+                f" chmod 0666 {tun}, and to keep it so the udev rule"
+                ' KERNEL=="tun", MODE="0666", OPTIONS+="static_node=net/tun")'
+            )
+        return ""
 
     def close(self) -> None:
         """Let go; the processes go on."""
@@ -172,17 +185,8 @@ def require_free_port(port: int) -> None:
                 raise
 
 
-def port_taken(port: int) -> NsmError:
-    """The refusal of a port that is in use; the shared one can hold a single tunnel on this dataplane."""
-    text = (
-        f"expected UDP port {port} of this node to be free for WireGuard: on the linux dataplane a port holds"
-        " one tunnel (towards a peer with a fixed port, one at a time)"
-    )
-    return NsmError(Code.RESOURCE_EXHAUSTED, text, field="mechanism.parameters.src_port")
-
-
 def _tun(name: str, flags: int) -> int:
-    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
     except OSError as error:

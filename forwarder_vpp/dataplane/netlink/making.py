@@ -18,12 +18,16 @@ NAME_FIELD: Final = "mechanism.parameters.name"
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where a link will be: the namespace by id and by descriptor (``None`` = the node), the name, the mark."""
+    """Where a link will be: the namespace by id and by descriptor (``None`` = the node), the name, the mark.
+
+    ``prepare`` is called with a session there, before the link is up.
+    """
 
     nsid: int
     fd: int | None
     name: str
     tag: Tag
+    prepare: Callable[[Session], None] | None = None
 
 
 @contextmanager
@@ -56,6 +60,8 @@ def make(session: Session, tags: Tags, send: Callable[[], None], ends: Sequence[
             with session_in(session, end.fd) as there:
                 if end.fd is None:
                     _silence(end.name)
+                if end.prepare is not None:
+                    end.prepare(there)
                 alias = [(wire.IFLA_IFALIAS, wire.text(tags.alias(end.tag)))]
                 there.change(links.change(end.name, alias, up=True), f"to mark {end.name}")
         return [links.find(session, end.nsid, end.name, tags) for end in ends]

@@ -130,6 +130,18 @@ def unpack(data: bytes) -> dict[int, bytes]:
     return found
 
 
+def unpack_list(data: bytes) -> list[bytes]:
+    """The values of attributes that form a list, whatever their types."""
+    found, offset = [], 0
+    while offset + _ATTRIBUTE.size <= len(data):
+        size, _ = _ATTRIBUTE.unpack_from(data, offset)
+        if size < _ATTRIBUTE.size:
+            break
+        found.append(data[offset + _ATTRIBUTE.size : offset + size])
+        offset += size + (-size % 4)
+    return found
+
+
 def number(attributes: Mapping[int, bytes], kind: int, default: int = 0) -> int:
     """A number of one, two, four or eight bytes in the machine's order."""
     value = attributes.get(kind)

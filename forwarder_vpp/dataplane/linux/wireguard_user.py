@@ -1,0 +1,162 @@
+"""WireGuard tunnels by wireguard-go processes: implements ``Engine``."""
+
+import errno
+from collections.abc import Mapping, Sequence
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+
+from forwarder_vpp.dataplane.contract.intent import NetnsId
+from forwarder_vpp.dataplane.linux import uapi
+from forwarder_vpp.dataplane.linux.objects.wireguard_device import (
+    KEEPALIVE,
+    ROLE,
+    Tunnel,
+    WireguardDevice,
+    passing_name,
+    port_taken,
+)
+from forwarder_vpp.dataplane.linux.wireguard_go import WireguardGo, require_free_port
+from forwarder_vpp.dataplane.netlink import links, making, wire
+from forwarder_vpp.dataplane.netlink.access import Netlink, nsid_of
+from forwarder_vpp.dataplane.netlink.links import Link
+from forwarder_vpp.dataplane.netlink.session import Session
+from forwarder_vpp.dataplane.netlink.tags import Tag
+from nsm.model.errors import Code, NsmError
+
+
+class UserspaceWireguard:
+    """A TUN device and a process for each tunnel; the process announces nothing, so its state is read."""
+
+    def __init__(self, netlink: Netlink, daemons: WireguardGo) -> None:
+        self._netlink = netlink
+        self._daemons = daemons
+
+    def refusal(self) -> str:
+        """What is missing: the program, or TUN devices this user may make."""
+        return self._daemons.refusal()
+
+    def holds(self, item: WireguardDevice) -> bool:
+        """Whether its process has a socket."""
+        return self._daemons.socket_of(passing_name(item.owner)).exists()
+
+    async def create(self, item: WireguardDevice) -> Tunnel:
+        """Start the process and give it the device."""
+        nsid = nsid_of(self._netlink, item.netns)
+        return await self._netlink.with_fds([item.netns], partial(self._create, item, nsid))
+
+    async def configure(self, old: WireguardDevice, new: WireguardDevice) -> None:
+        """Tell the process."""
+        path = self._daemons.socket_of(passing_name(new.owner))
+        is_new = old.remote_public_key != new.remote_public_key
+        await self._netlink.at_node(lambda _: uapi.set_values(path, _peer(new, is_new=is_new)))
+
+    async def resize(self, item: WireguardDevice) -> None:
+        """Another MTU; the process notices."""
+        message = links.resize(item.name, item.mtu)
+        await self._netlink.inside(item.netns, lambda session: session.change(message, f"MTU of {item.name}"))
+
+    async def remove(self, tunnel: Tunnel) -> None:
+        """End the process; the device goes with it."""
+        await self._netlink.at_node(lambda _: self._daemons.end(tunnel.name))
+
+    async def has_handshake(self, item: WireguardDevice) -> bool:
+        """Ask the process."""
+        path = self._daemons.socket_of(passing_name(item.owner))
+        return await self._netlink.at_node(lambda _: _has_handshake(path))
+
+    async def dump(self) -> Sequence[Tunnel]:
+        """Every process that has a socket, every TUN device with our mark."""
+        found = {
+            passing_name(link.tag.owner): link
+            for link in await self._netlink.links()
+            if link.kind == "tun" and link.tag is not None
+        }
+        names = sorted({*found, *self._daemons.names()})
+        return await self._netlink.at_node(lambda _: [self._tunnel(name, found.get(name)) for name in names])
+
+    def _create(
+        self, item: WireguardDevice, nsid: int, session: Session, fds: Mapping[NetnsId, int]
+    ) -> Tunnel:
+        name, tags = passing_name(item.owner), self._netlink.tags
+        self._daemons.end(name)  # of an attempt that was cut short
+        require_free_port(item.local_port)
+        attributes = [
+            (wire.IFLA_NET_NS_FD, wire.u32(fds[item.netns])),
+            (wire.IFLA_MTU, wire.u32(item.mtu)),
+            (wire.IFLA_GROUP, wire.u32(tags.group)),
+        ]
+        moving = links.change(name, attributes, up=True)
+        end = making.End(nsid, fds[item.netns], item.name, Tag(item.owner, ROLE, item.netns))
+        self._daemons.start(name, lambda: session.change(moving, f"to move {name}"))
+        try:
+            index = links.find(session, nsid, name, tags).index
+            (link,) = making.make(session, tags, partial(_rename, session, end, index), [end])
+            uapi.set_values(self._daemons.socket_of(name), _device(item))
+        except BaseException as error:
+            self._daemons.end(name)
+            if isinstance(error, uapi.UapiError) and error.errno == errno.EADDRINUSE:
+                raise port_taken(item.local_port) from error
+            if isinstance(error, ValueError):
+                raise NsmError(
+                    Code.INVALID_ARGUMENT, f"WireGuard: {error}", field="mechanism.parameters"
+                ) from error
+            raise
+        return Tunnel(name, link, item)
+
+    def _tunnel(self, name: str, link: Link | None) -> Tunnel:
+        item = None
+        if link is not None and link.is_up:
+            try:
+                item = _seen(link, uapi.values(self._daemons.socket_of(name)))
+            except (OSError, KeyError, NsmError):  # no one listens, or it is not fully configured: of no use
+                item = None
+        return Tunnel(name, link, item)
+
+
+def _rename(node: Session, end: making.End, index: int) -> None:
+    with making.session_in(node, end.fd) as there:
+        there.change(links.rename(index, end.name), f"to name {end.name}")
+
+
+def _has_handshake(path: Path) -> bool:
+    try:
+        return uapi.values(path).get("last_handshake_time_sec", "0") != "0"
+    except OSError as error:
+        raise NsmError(Code.UNAVAILABLE, f"the WireGuard process is gone: {error}") from error
+
+
+def _device(item: WireguardDevice) -> list[tuple[str, str]]:
+    own = [("private_key", uapi.hex_key(item.private_key)), ("listen_port", str(item.local_port))]
+    return [*own, *_peer(item, is_new=True)]
+
+
+def _peer(item: WireguardDevice, *, is_new: bool) -> list[tuple[str, str]]:
+    """A new peer takes the place of every other; the same one keeps its session."""
+    remote = ip_address(item.remote)
+    host = f"[{remote}]" if remote.version == 6 else str(remote)
+    return [
+        *([("replace_peers", "true")] if is_new else []),
+        ("public_key", uapi.hex_key(item.remote_public_key)),
+        ("endpoint", f"{host}:{item.remote_port}"),
+        ("persistent_keepalive_interval", str(KEEPALIVE)),
+        ("replace_allowed_ips", "true"),
+        ("allowed_ip", "0.0.0.0/0"),
+        ("allowed_ip", "::/0"),
+    ]
+
+
+def _seen(link: Link, values: Mapping[str, str]) -> WireguardDevice:
+    assert link.tag is not None
+    host, _, port = values["endpoint"].rpartition(":")
+    return WireguardDevice(
+        owner=link.tag.owner,
+        netns=link.tag.netns,
+        name=link.name,
+        mtu=link.mtu,
+        local_port=int(values["listen_port"]),
+        private_key=uapi.base64_key(values["private_key"]),
+        remote=host.strip("[]"),
+        remote_port=int(port),
+        remote_public_key=uapi.base64_key(values["public_key"]),
+    )
