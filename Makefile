@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PRELOAD := vpp-config/fair_epoll.so
 ARGS ?=
 
 .PHONY: help setup demo demo-container test check bench proto fmt lock clean
@@ -10,7 +11,7 @@ ARGS ?=
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Debian packages (as root; otherwise it prints the command) and the virtual environment
+setup: $(STAMP) $(PRELOAD) ## Debian packages (as root; otherwise it prints the command) and the virtual environment
 
 .PHONY: system
 system:
@@ -19,6 +20,9 @@ system:
 $(STAMP): pyproject.toml requirements-dev.lock | system
 	@scripts/virtual-environment $(VENV)
 	@touch $@
+
+$(PRELOAD): vpp-config/fair_epoll.c | system
+	$(CC) -O2 -Wall -shared -fPIC -o $@ $<
 
 demo: setup ## a workload reaches a network service across two nodes; ARGS="--dataplane linux --payload ip --json"
 	@$(BIN)/nsmctl demo $(ARGS)

@@ -13,7 +13,7 @@ import structlog
 
 from nsm.model.errors import Code, NsmError
 
-from .profile import find_vpp, render
+from .profile import find_vpp, preload, render
 
 _log = structlog.get_logger(__name__)
 
@@ -147,7 +147,7 @@ class VppProcess:
         pid = os.posix_spawn(
             binary,
             [binary, "-c", str(configuration)],
-            {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "HOME") if name in os.environ},
+            _environment(),
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644),
@@ -196,6 +196,17 @@ class VppProcess:
                 self._spawn()
             except (NsmError, OSError) as error:
                 _log.error("VPP does not start", reason=str(error))
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "HOME") if name in os.environ}
+    library = preload()
+    if library is None:
+        _log.warning(
+            "VPP stops for ever when 16 links have packets at one moment: compile vpp-config/fair_epoll.c"
+        )
+        return kept
+    return {**kept, "LD_PRELOAD": str(library)}
 
 
 async def _exited(process: ProcessId) -> None:

@@ -22,12 +22,20 @@ def find_vpp() -> str:
     return os.path.realpath(found)
 
 
+def _folder() -> Path:
+    folder = os.environ.get("NSM_VPP_CONFIG_DIR")
+    return Path(folder) if folder else Path(__file__).parents[3] / "vpp-config"
+
+
+def preload() -> Path | None:
+    """The library that keeps VPP answering when 16 links have packets at once; ``None`` if it was not compiled."""
+    library = _folder() / "fair_epoll.so"
+    return library if library.exists() else None
+
+
 def profile_path(profile: str) -> Path:
     """The template of a profile by name, or a template of the user's by path."""
-    if "/" in profile:
-        return Path(profile)
-    folder = os.environ.get("NSM_VPP_CONFIG_DIR")
-    return (Path(folder) if folder else Path(__file__).parents[3] / "vpp-config") / f"{profile}.conf"
+    return Path(profile) if "/" in profile else _folder() / f"{profile}.conf"
 
 
 def render(profile: str, runtime_dir: Path, values: Mapping[str, str]) -> str:
