@@ -12,7 +12,7 @@ from nsmctl.errors import LabError
 from nsmctl.lab import dataplanes, rootless, state, world
 from nsmctl.lab.processes import marked
 from nsmctl.lab.progress import Progress
-from nsmctl.lab.topology import Topology, mark
+from nsmctl.lab.topology import RUN, Topology, mark
 
 app = typer.Typer(
     help="A mesh of two or more nodes on this machine, as network namespaces.", no_args_is_help=True
@@ -66,7 +66,7 @@ def status(lab: options.Lab = "nsm", as_json: options.Json = False) -> None:
 def down(lab: options.Lab = "nsm") -> None:
     """Remove the lab and everything in it; also what is left of one that failed."""
     rootless.require_root("lab down")
-    if state.find(lab) is None and not marked(mark(lab)):
+    if state.find(lab) is None and not marked(mark(lab), RUN / lab):
         raise LabError(f"no lab {lab!r} is up", hint=f"labs: {', '.join(state.names()) or 'none'}")
     world.down(lab, Progress())
     typer.echo(f"lab {lab!r} is gone")

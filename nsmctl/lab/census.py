@@ -7,6 +7,7 @@ cannot share their beliefs. What changes by itself (counters, neighbour states, 
 import json
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,15 +68,17 @@ def take(
     ``names`` chooses among what all programs of this machine share (namespaces, shared memory, sockets by name), so
     that somebody else's comings and goings are not taken for ours.
     """
+    folders = tuple(directories)
     facts: dict[str, frozenset[str]] = {"namespace": frozenset(filter(names, namespaces.names()))}
     for space in (namespaces.OWN, *spaces):
         if space.exists():
             facts.update(_network(space))
     if mark:
-        facts["process"] = frozenset(process.name for process in marked(mark))
+        seen = {process.pid: process.name for folder in (None, *folders) for process in marked(mark, folder)}
+        facts["process"] = frozenset(f"{name}: {count}" for name, count in Counter(seen.values()).items())
     for directory in map(Path, _FILES):
         facts[f"file {directory}"] = frozenset(filter(names, _files(directory)))
-    for directory in directories:
+    for directory in folders:
         facts[f"file {directory}"] = frozenset(_files(directory))
     for cli in vpp_clis:
         facts[f"vpp {cli}"] = frozenset(_vpp(cli))

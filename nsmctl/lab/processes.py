@@ -119,17 +119,23 @@ def reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def marked(mark: str) -> tuple[Process, ...]:
-    """Every running process whose environment carries this lab's mark, this one excepted."""
+def marked(mark: str, directory: Path | None = None) -> tuple[Process, ...]:
+    """Every running process of this lab but this one: by the mark in its environment, or by its arguments.
+
+    A daemon may start a child with a clean environment (VPP is), which then still names a file below ``directory``.
+    """
     wanted = f"{MARK}={mark}".encode()
+    below = None if directory is None else os.fsencode(directory) + b"/"
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
             continue
         with suppress(OSError):
-            if wanted not in (entry / "environ").read_bytes().split(b"\0"):
-                continue
-            started = start_time(int(entry.name))
+            is_ours = wanted in (entry / "environ").read_bytes().split(b"\0")
+            if not is_ours and below is not None:
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                is_ours = any(argument.startswith(below) for argument in arguments[1:])
+            started = start_time(int(entry.name)) if is_ours else None
             if started is not None:
                 found.append(Process((entry / "comm").read_text().strip(), int(entry.name), started, ""))
     return tuple(found)

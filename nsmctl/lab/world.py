@@ -204,7 +204,7 @@ def down(name: str, progress: Progress, *, keep_logs: bool = False) -> None:
             for role in ("forwarder", "manager", "registry", "identity"):
                 _end(recorded, [key for key in recorded.processes if key.endswith(f"/{role}")])
     with progress.step("what was left"):
-        stop(marked(mark(name)), grace=GRACE_S)
+        stop(marked(mark(name), RUN / name), grace=GRACE_S)
         for space in namespaces.names():
             if space.startswith(f"{name}-"):
                 namespaces.delete(space)
