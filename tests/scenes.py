@@ -22,7 +22,7 @@ from nsmctl.errors import LabError
 from nsmctl.lab import census, daemons, identities, namespaces, world
 from nsmctl.lab.census import Census
 from nsmctl.lab.daemons import Daemon
-from nsmctl.lab.demonstration import POOLS, cli_of, flows_of
+from nsmctl.lab.demonstration import POOLS, cli_of, count, flows_of
 from nsmctl.lab.probes import Flow, Probes, Verdict
 from nsmctl.lab.processes import Process, kill
 from nsmctl.lab.progress import Progress
@@ -280,11 +280,12 @@ def build(dataplane: str, name: str, size: int = 2, **forwarder_env: str) -> Sce
 def shared_lab(request: pytest.FixtureRequest) -> Iterator[Scene]:
     """The lab of this session and dataplane; nothing of it is left at the end."""
     name = f"acc{request.param[0]}{os.getpid()}"
-    before = census.take()
+    topology = Topology(name, 2, request.param)
+    before = count(topology)
     scene = build(request.param, name)
     yield scene
     world.down(name, Progress(quiet=True))
-    assert before.difference(census.take()) == ()
+    assert before.difference(count(topology)) == ()
 
 
 @pytest.fixture
