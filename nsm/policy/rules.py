@@ -51,6 +51,25 @@ class Policies:
         _check(CLIENT, Facts(self._verifier, tokens, path.index, peer_leaf, self._clock()))
 
 
+    def owner(self, known: Path, asked: Path) -> None:
+        """A call about a connection that exists, on path ``known``, comes from the client that has it.
+
+        Who that is, the first token says: signed by the caller on the first hop, vouched for by the hops between
+        on later ones. Not upstream's: there, who has read an id in somebody's path may take the connection over.
+
+        Raises:
+            NsmError: PERMISSION_DENIED, rule ``connection_owner``.
+        """
+        owner, caller = self._first(known), self._first(asked)
+        if owner and caller and owner != caller:
+            raise denied("connection_owner", f"the connection belongs to {owner!r}, not to {caller!r}")
+
+    def _first(self, path: Path) -> str:
+        """The SPIFFE ID in the first token, "" where there is none."""
+        claims = self._verifier.claims(path.segments[0].token) if path.segments else None
+        return claims.sub if claims else ""
+
+
 class RegistryPolicies:
     """The policies that NSM_REGISTRY_SERVER_POLICIES or NSM_REGISTRY_CLIENT_POLICIES select by masks."""
 

@@ -1,6 +1,7 @@
 """How a call enters a hop: token, path, our segment, policies (reference §3.2, §3.3, §3.15 steps 1 to 4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +10,6 @@ import structlog
 from nsm.model.connection import Connection
 from nsm.model.errors import Code, NsmError
 from nsm.model.identity import TokenSource
-from nsm.model.path import Path
 from nsm.policy.rules import Policies
 from nsm.session.path import Return, check_path, put_tokens, step
 from nsm.session.tokens import read_token_metadata
@@ -49,12 +49,21 @@ class Gate:
         stepped, ret = step(connection, self._name, self._new_id)
         own = self._tokens.token(call.peer.spiffe_id, call.peer.not_after)
         entered = put_tokens(stepped, caller, own)
-        self._authorise(entered.route, connection, call, method)
+        with self._audited(connection, call, method):
+            self._policies.server(entered.route, call.peer.leaf)
         return Arrival(entered, ret)
 
-    def _authorise(self, path: Path, asked: Connection, call: Call, method: str) -> None:
+    def admit(self, arrival: Arrival, stored: Connection | None, call: Call, method: str) -> None:
+        """Whether the caller may change ``stored``, the connection of that id; errors as of ``enter``."""
+        if stored is not None:
+            with self._audited(arrival.connection, call, method):
+                self._policies.owner(stored.route, arrival.connection.route)
+
+    @contextmanager
+    def _audited(self, asked: Connection, call: Call, method: str) -> Iterator[None]:
+        """A refusal inside is one ``audit`` event."""
         try:
-            self._policies.server(path, call.peer.leaf)
+            yield
         except NsmError as error:
             if error.code in _REFUSALS:
                 _LOG.warning(

@@ -253,6 +253,7 @@ class HopServer:
         async with self._lanes.turn(connection.id, current.role_deadline):
             if current.is_too_late():
                 raise NsmError(Code.CANCELLED, "the caller has gone")
+            self._gate.admit(arrival, self._table.stored(connection.id), current.call, "Request")
             admission = self._table.on_request(connection.id, connection)
             try:
                 answer = await self._admitted(request, arrival, admission, current)
@@ -344,8 +345,10 @@ class HopServer:
     # -- Close ---------------------------------------------------------------------------------------
 
     async def _close(self, connection: Connection, current: _Call) -> None:
-        own = self._gate.enter(connection, current.call, "Close").connection
+        arrival = self._gate.enter(connection, current.call, "Close")
+        own = arrival.connection
         async with self._lanes.turn(own.id, current.role_deadline):
+            self._gate.admit(arrival, self._table.stored(own.id), current.call, "Close")
             stored = self._table.on_close(own.id)
             if stored is None:
                 return

@@ -64,6 +64,10 @@ class FakePolicies:
         if self.refusal is not None:
             raise self.refusal
 
+    def owner(self, known: Path, asked: Path) -> None:
+        assert known.segments
+        assert asked.segments
+
 
 @dataclass
 class FakeCall:

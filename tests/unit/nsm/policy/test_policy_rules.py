@@ -141,6 +141,19 @@ def test_after_a_rotation_the_old_connections_certificate_does_not_fit_the_new_k
     POLICIES.server(route, identity.leaf)
 
 
+def test_a_connection_is_refreshed_by_its_own_client_only() -> None:
+    known = left_path(1)
+    POLICIES.owner(known, left_path(1))
+    POLICIES.owner(Path(), known)
+    stranger = AUTHORITY.identity("stranger")
+    asked = with_token(known, 0, token(stranger, HOPS[1].spiffe_id))
+    with pytest.raises(NsmError) as caught:
+        POLICIES.owner(known, asked)
+    assert (caught.value.code, caught.value.field) == (Code.PERMISSION_DENIED, "connection_owner")
+    assert HOPS[0].spiffe_id in caught.value.message
+    assert stranger.spiffe_id in caught.value.message
+
+
 def test_a_servers_check_looks_at_nothing_to_its_right() -> None:
     route = left_path(1)
     segments = (*route.segments, PathSegment(name="stale", token="rubbish"))

@@ -109,6 +109,26 @@ async def test_a_refusal_is_one_audit_event_and_leaves_nothing() -> None:
     assert (role.requests, server.connections()) == ([], ())
 
 
+async def test_nobody_refreshes_or_closes_the_connection_of_another_client() -> None:
+    class Owned(FakePolicies):
+        def owner(self, known: Path, asked: Path) -> None:
+            if known.segments[0].token != asked.segments[0].token:
+                raise denied("connection_owner", "no")
+
+    role = FakeRole()
+    server = hop("nse", role, policies=Owned(), is_endpoint=False)
+    answer = await ask(server, first())
+    known = server.connections()
+    with capture_logs() as logs:
+        assert (await refused(server, answer, call_of("thief"))).field == "connection_owner"
+        with pytest.raises(NsmError) as caught:
+            await server.close(answer, call_of("thief").call)
+        assert caught.value.field == "connection_owner"
+    audits = [entry["method"] for entry in logs if entry["event"] == "audit"]
+    assert audits == ["Request", "Close"]
+    assert (len(role.requests), role.closings, server.connections()) == (1, [], known)
+
+
 async def test_a_refused_refresh_keeps_the_connection() -> None:
     policies = FakePolicies()
     server = hop("nse", FakeRole(), policies=policies)
