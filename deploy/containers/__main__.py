@@ -119,20 +119,21 @@ def _machine(podman: Podman, topology: Topology) -> census.Census:
 
 @contextmanager
 def _removed(mesh: Mesh, progress: Progress) -> Iterator[None]:
-    """The mesh goes at the end; after a failure its logs stay."""
+    """The mesh goes at the end; the logs stay until the next run."""
     try:
         yield
-    except BaseException:
-        shutil.rmtree(LOGS, ignore_errors=True)
-        for file in mesh.topology.directory.rglob("*.log"):
-            target = LOGS / file.relative_to(mesh.topology.directory)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, target)
-        progress.say(f"failed; logs are in {LOGS}")
-        raise
     finally:
-        with progress.step("containers, nodes and files removed"):
+        _keep_logs(mesh.topology.directory)
+        with progress.step(f"containers, nodes and files removed; logs are in {LOGS}"):
             _remove(mesh.podman, mesh.topology)
+
+
+def _keep_logs(directory: Path) -> None:
+    shutil.rmtree(LOGS, ignore_errors=True)
+    for file in directory.rglob("*.log"):
+        target = LOGS / file.relative_to(directory)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
 
 
 def _remove(podman: Podman, topology: Topology) -> None:

@@ -1,8 +1,9 @@
 """Two workloads in containers without a network reach each other through VPP and agents in containers.
 
-For each payload an endpoint and a client serve the workloads' namespaces, one given by process id, one by path. Probes
-go both ways; then the agents are replaced while they go on. Who says so: the probes' receivers, VPP's own tunnel
-counters, and a census of the machine before and after.
+For IP, client and endpoint are containers of their own and name the workload's namespace by process id and by path;
+for Ethernet they are sidecars, which share the workload's network and need no capability at all. Probes go both ways;
+then the agents are replaced while they go on. Who says so: the probes' receivers, VPP's own tunnel counters, and a
+census of the machine before and after.
 """
 
 import time
@@ -11,14 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from deploy.containers.mesh import Mesh
+from deploy.containers.mesh import Mesh, Place
+from nsm.model.mechanism import ETHERNET, IP
 from nsmctl.lab import census, counters
 from nsmctl.lab.census import Census
 from nsmctl.lab.demonstration import cli_of, flows_of
 from nsmctl.lab.probes import Flow, Probes, Verdict
 from nsmctl.lab.topology import Node
 
-PAYLOADS: Final = ("IP", "ETHERNET")
+PAYLOADS: Final = (IP, ETHERNET)
 REPLACED_RATE: Final = 250.0
 """Probes a second and flow while agents are replaced."""
 
@@ -28,15 +30,23 @@ SETTLE_S: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A container without a network: its node, and its namespace in both ways an operator can name it."""
+    """A container without a network: its full name, its node, the file of its network namespace."""
 
+    name: str
     node: Node
     path: Path
 
-    @property
-    def pid(self) -> str:
-        """The process id in ``path``."""
-        return self.path.parts[2]
+    def by_process(self) -> Place:
+        """Named by process id; the client's liveness check enters the namespace."""
+        return Place(self.path.parts[2], capabilities=("SYS_ADMIN",))
+
+    def by_path(self) -> Place:
+        """Named by path, which is handed on and never entered."""
+        return Place(str(self.path))
+
+    def as_sidecar(self) -> Place:
+        """The workload's namespace is the daemon's own."""
+        return Place("", network=f"container:{self.name}", options=())
 
 
 @dataclass
@@ -55,8 +65,8 @@ class Demonstration:
         idle = self._idle()
         near, far = self.mesh.topology.nodes[0], self.mesh.topology.nodes[-1]
         with self.mesh.progress.step("two workload containers with --network none"):
-            client = Workload(near, self.mesh.start_workload("workload-client"))
-            endpoint = Workload(far, self.mesh.start_workload("workload-endpoint"))
+            client = self._workload("workload-client", near)
+            endpoint = self._workload("workload-endpoint", far)
         for number, payload in enumerate(PAYLOADS):
             self._payload(number, payload, client, endpoint)
         self._replace(client, endpoint)
@@ -69,7 +79,10 @@ class Demonstration:
                 f"left after the Close: {line}" for line in settled(lambda: idle.difference(self._idle()))
             ]
         for name in ("workload-client", "workload-endpoint"):
-            self.mesh.remove(name)
+            self.mesh.remove(name, grace=0)  # they only sleep
+
+    def _workload(self, name: str, node: Node) -> Workload:
+        return Workload(self.mesh.name(name), node, self.mesh.start_workload(name))
 
     def _payload(self, number: int, payload: str, client: Workload, endpoint: Workload) -> None:
         """Connect, then measure this payload alone."""
@@ -77,14 +90,21 @@ class Demonstration:
         pools = f"[172.16.{number}.0/24],[fd00:172:16:{number}::/112]"
         settings = {"NSM_SERVICE_NAMES": service, "NSM_PAYLOAD": payload, "NSM_CIDR_PREFIX": pools}
         wish = {"NSM_NETWORK_SERVICES": f"kernel://{service}/nsm-{number + 1}"}
-        with progress.step(f"{payload}: endpoint by path {endpoint.path}, client by process id {client.pid}"):
-            self.mesh.start_endpoint(endpoint.node, endpoint_name(payload), str(endpoint.path), settings)
-            connection = self.mesh.start_client(client.node, client_name(payload), client.pid, wish)
+        is_sidecar = payload == ETHERNET
+        ends = (
+            (client.as_sidecar(), endpoint.as_sidecar())
+            if is_sidecar
+            else (client.by_process(), endpoint.by_path())
+        )
+        way = "as sidecars" if is_sidecar else f"by process id {ends[0].netns} and path {ends[1].netns}"
+        with progress.step(f"{payload}: containers of client and endpoint, {way}"):
+            self.mesh.start_endpoint(endpoint.node, endpoint_name(payload), ends[1], settings)
+            connection = self.mesh.start_client(client.node, client_name(payload), ends[0], wish)
         flows = flows_of(connection, 4242 + number)
         before = self._tunnels()
         step = progress.step(f"{payload}: {self.seconds:.0f} s of {self.rate:.0f} Hz probes both ways")
-        ends = {"client": client.path, "endpoint": endpoint.path}
-        with step, Probes(flows, rate=self.rate, seconds=self.seconds, **ends) as running:
+        spaces = {"client": client.path, "endpoint": endpoint.path}
+        with step, Probes(flows, rate=self.rate, seconds=self.seconds, **spaces) as running:
             verdicts = running.finish()
         self.judge(payload, verdicts)
         self._judge_tunnels(payload, verdicts, before)

@@ -23,6 +23,10 @@ from nsmctl.lab.watch import wait_for_path
 from nsmctl.lab.world import port, underlay
 
 READY_S: Final = 90.0
+LIVENESS: Final = "10s"
+"""How long a client's pings may be away before it takes its connection for dead: two VPPs on a loaded machine may be
+slow, and what this shows is that no packet is lost while the agent is away."""
+
 PROGRAMS: Final = "/opt/nsm/bin"
 PROFILE: Final = "af_packet"
 
@@ -36,6 +40,16 @@ class Images:
     vpp: str
     vpp_binary: str
     vpp_mounts: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How a workload's daemon reaches the workload's namespace: ``netns`` as ``NSM_NETNS`` has it, "" = as its own."""
+
+    netns: str
+    network: str = "none"
+    capabilities: tuple[str, ...] = ()
+    options: tuple[str, ...] = ("--pid", "host")
 
 
 @dataclass
@@ -137,26 +151,25 @@ class Mesh:
         process = self._started(order, self.topology.directory / f"{name}.log")
         return Path(f"/proc/{process.pid}/ns/net")
 
-    def start_endpoint(self, node: Node, name: str, netns: str, env: Mapping[str, str]) -> None:
+    def start_endpoint(self, node: Node, name: str, place: Place, env: Mapping[str, str]) -> None:
         """An endpoint for a workload, registered when this returns."""
         identities.register(node, "endpoint", name)
-        process = self._beside(daemons.endpoint(node, name, Path(netns), {"NSM_NETNS": netns, **env}))
+        process = self._beside(daemons.endpoint(node, name, Path(), {"NSM_NETNS": place.netns, **env}), place)
         wait_event(process, "ready", timeout=READY_S)
 
-    def start_client(self, node: Node, name: str, netns: str, env: Mapping[str, str]) -> dict[str, Any]:
+    def start_client(self, node: Node, name: str, place: Place, env: Mapping[str, str]) -> dict[str, Any]:
         """A client for a workload: its ``connected`` event."""
-        extra = {"NSM_NETNS": netns, "NSM_LIVENESS_CHECK_ENABLED": "false", **env}
         identities.register(node, "client", name)
-        process = self._beside(daemons.client(node, name, Path(netns), extra))
+        extra = {"NSM_NETNS": place.netns, "NSM_LIVENESS_CHECK_TIMEOUT": LIVENESS, **env}
+        process = self._beside(daemons.client(node, name, Path(), extra), place)
         return wait_event(process, "connected", timeout=READY_S)
 
-    def _beside(self, daemon: Daemon) -> Process:
-        """A workload's daemon: no network of its own (the manager is a socket away), but the host's processes."""
-        return self._start(daemon, "none", (), ("--pid", "host"))
+    def _beside(self, daemon: Daemon, place: Place) -> Process:
+        return self._start(daemon, place.network, place.capabilities, place.options)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, grace: int = 30) -> None:
         """Stop a container as an operator would, and remove it."""
-        self.podman.stop(self.name(name))
+        self.podman.stop(self.name(name), grace=grace)
         self.running.pop(name, None)
 
     def name(self, short: str) -> str:
