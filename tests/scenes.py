@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from nsmctl.errors import LabError
 from nsmctl.lab import census, daemons, identities, namespaces, world
 from nsmctl.lab.census import Census
 from nsmctl.lab.daemons import Daemon
-from nsmctl.lab.demonstration import POOLS, cli_of, count, flows_of
+from nsmctl.lab.demonstration import POOLS, cli_of, count, flows_of, is_of
 from nsmctl.lab.probes import Flow, Probes, Verdict
 from nsmctl.lab.processes import Process, kill
 from nsmctl.lab.progress import Progress
@@ -95,14 +96,20 @@ class Scene:
         place = node or self.near
         self.world._workload(Workload(name, "client", place.name, ""), env, daemon)
 
+    def workload(self, name: str, *, node: Node | None = None) -> Path:
+        """A namespace with an identity and no daemon: for a client inside the test (``tests.fakes.caller``)."""
+        place = node or self.near
+        space = self.world.workload_space(name)
+        self.world.record(self.world.state.with_workload(Workload(name, "client", place.name, space)))
+        self.added.append(name)
+        identities.register(place, "client", name)
+        return self.netns(name)
+
     @contextmanager
     def trying(self, name: str, *urls: str, node: Node | None = None, **env: str) -> Iterator[str]:
         """A client that need not succeed; gone when the block ends. Gives its name, for ``wait`` and ``events``."""
         place = node or self.near
-        space = self.world.workload_space(name)
-        self.world.record(self.world.state.with_workload(Workload(name, "client", place.name, space, urls)))
-        self.added.append(name)
-        identities.register(place, "client", name)
+        self.workload(name, node=place)
         extra = {"NSM_NETWORK_SERVICES": ",".join(urls), **env}
         process, _ = self.world.launch(daemons.client(place, name, self.netns(name), extra))
         wait_event(process, "identity.ready", timeout=WAIT_S)
@@ -217,7 +224,12 @@ class Scene:
         """What exists on the nodes and in their VPPs; logs and stores are files that stay."""
         nodes = self.world.topology.nodes
         clis = [cli_of(node) for node in nodes] if self.dataplane == "vpp" else []
-        return census.take(spaces=[node.netns for node in nodes], mark=self.world.mark, vpp_clis=clis)
+        return census.take(
+            spaces=[node.netns for node in nodes],
+            mark=self.world.mark,
+            vpp_clis=clis,
+            names=is_of(self.world.topology),
+        )
 
     def clean(self) -> None:
         """Remove what a test added and left, also after a failure."""
@@ -243,6 +255,14 @@ class Scene:
     def marks(self) -> dict[str, int]:
         """Where every log of the lab's own daemons ends."""
         return {name: self.mark_log(name) for name in self.world.state.processes if "/" in name}
+
+
+def links(space: Path) -> dict[str, int]:
+    """Interfaces of a namespace but loopback, with the index that a replaced one would not keep."""
+    with namespaces.entered(space):
+        done = subprocess.run(["ip", "-j", "link", "show"], capture_output=True, check=True)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return {link["ifname"]: link["ifindex"] for link in found if link["ifname"] != "lo"}
 
 
 def carried(verdicts: Sequence[Verdict], *, families: int = 2) -> None:

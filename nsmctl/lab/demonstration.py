@@ -4,7 +4,7 @@ Every claim is checked by somebody who does not profit from it: the probes' rece
 own counters say that it went through them, the cut shows that there is no other way, the census that nothing stays.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -168,11 +168,12 @@ def judge(
     return problems
 
 
-def count(topology: Topology) -> census.Census:
-    """The machine outside the lab, for before and after; of shared names, those of this lab and its VPPs."""
+def is_of(topology: Topology) -> Callable[[str], bool]:
+    """Whether a name that all programs share (namespace, shared memory) belongs to this lab or its VPPs."""
     prefixes = (topology.name, *(segment_prefix(node.vpp_directory) for node in topology.nodes))
-    return census.take(
-        mark=mark(topology.name),
-        directories=[topology.directory],
-        names=lambda name: name.startswith(prefixes),
-    )
+    return lambda name: name.startswith(prefixes)
+
+
+def count(topology: Topology) -> census.Census:
+    """The machine outside the lab, for before and after."""
+    return census.take(mark=mark(topology.name), directories=[topology.directory], names=is_of(topology))
