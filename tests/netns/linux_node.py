@@ -3,25 +3,25 @@
 import contextlib
 import json
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId
 from forwarder_vpp.dataplane.contract.items import Descriptor, Item, Key, Present
-from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
+from forwarder_vpp.dataplane.linux.dataplane import IN_KERNEL, WIREGUARD_GO, LinuxDataplane
 from nsm.model.context import Route
 from nsmctl.lab.namespaces import entered
 
 
-def run(*words: str, check: bool = True) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+def run(*words: str, check: bool = True, given: str = "") -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, input=given)
     assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
     return done.stdout
 
 
-def inside(netns: Path, *words: str, check: bool = True) -> str:
-    return run("nsenter", f"--net={netns}", *words, check=check)
+def inside(netns: Path, *words: str, check: bool = True, given: str = "") -> str:
+    return run("nsenter", f"--net={netns}", *words, check=check, given=given)
 
 
 def ping(netns: Path, address: str, *, count: int = 5, size: int = 56) -> int:
@@ -31,20 +31,29 @@ def ping(netns: Path, address: str, *, count: int = 5, size: int = 56) -> int:
     return int(text.split(" received")[0].rpartition(" ")[2]) if " received" in text else 0
 
 
+_FACTS = ("addr show", "route show table all", "rule show", "neigh show")
+
+
 def census(*namespaces: Path) -> list[object]:
     """What ``ip`` sees in each namespace, without counters, and whether or not an address is tentative still."""
     found: list[object] = []
     for netns in namespaces:
-        for what in (["addr"], ["route", "show", "table", "all"], ["rule"], ["neigh"]):
-            for family in ("-4", "-6"):
-                text = inside(netns, "ip", "-j", family, *what)
-                shown = json.loads(text or "[]")
+        for family in ("-4", "-6"):
+            for what, shown in zip(_FACTS, _shown(netns, family, _FACTS), strict=True):
                 for address in (each for link in shown for each in link.get("addr_info", ())):
                     address.pop("tentative", None)
-                found.append((netns.name, what[0], family, shown))
-        links = json.loads(inside(netns, "ip", "-j", "link"))
+                found.append((netns.name, what.split()[0], family, shown))
+        (links,) = _shown(netns, "-0", ["link show"])
         found.append(sorted((each["ifname"], each["mtu"], tuple(each["flags"])) for each in links))
     return found
+
+
+def _shown(netns: Path, family: str, commands: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """The answers of one ``ip`` to several commands: a line of JSON each."""
+    words = ("ip", "-j", family, "-b", "-")
+    lines = inside(netns, *words, given="\n".join(commands) + "\n").splitlines()
+    assert len(lines) == len(commands), lines
+    return [json.loads(line) for line in lines]
 
 
 def underlay(first: Path, second: Path, mtu: int = 1500) -> None:
@@ -61,8 +70,14 @@ def underlay(first: Path, second: Path, mtu: int = 1500) -> None:
 
 
 @contextlib.asynccontextmanager
-async def dataplane(node: Path, state: Path, ip: str = "192.0.2.1", instance: str = "") -> Any:
-    plane = LinuxDataplane(ip, state, instance=instance or node.name)
+async def dataplane(
+    node: Path,
+    state: Path,
+    ip: str = "192.0.2.1",
+    instance: str = "",
+    engines: Sequence[str] = (IN_KERNEL, WIREGUARD_GO),
+) -> Any:
+    plane = LinuxDataplane(ip, state, instance=instance or node.name, engines=engines)
     with entered(node):
         await plane.start()
     try:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import os
 import select
-import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId, VxlanEnd, WireguardEnd
 from forwarder_vpp.dataplane.linux import uapi
-from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
+from forwarder_vpp.dataplane.linux.dataplane import IN_KERNEL, WIREGUARD_GO, LinuxDataplane
 from nsm.model.errors import Code, NsmError
+from nsm.model.mechanism import Mechanism
 from nsmctl.lab import namespaces
 from tests.netns.linux_node import (
     Executor,
@@ -30,7 +30,9 @@ from tests.netns.linux_node import (
 
 pytestmark = [pytest.mark.linux, pytest.mark.netns]
 
-needs_wireguard = pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="no wireguard-go")
+any_wireguard = pytest.mark.parametrize("engine", [IN_KERNEL, WIREGUARD_GO])
+wireguard_in_kernel = pytest.mark.parametrize("engine", [IN_KERNEL])
+wireguard_go = pytest.mark.parametrize("engine", [WIREGUARD_GO])
 
 
 @dataclass
@@ -56,16 +58,28 @@ def end_all(state: Path) -> None:
 def places(make_netns: Callable[[str], Path]) -> list[Path]:
     nodes = [make_netns("n"), make_netns("m"), make_netns("c"), make_netns("e")]
     underlay(nodes[0], nodes[1])
+    for workload in nodes[2:]:  # no address that comes of itself, and later
+        inside(workload, "sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1")
     return nodes
 
 
 @pytest.fixture
-async def sides(places: list[Path], tmp_path: Path) -> AsyncIterator[Sides]:
+def engine() -> str:
+    """Which WireGuard makes the tunnels; tests of WireGuard say it, to others it does not matter."""
+    return ""
+
+
+@pytest.fixture
+async def sides(places: list[Path], tmp_path: Path, engine: str) -> AsyncIterator[Sides]:
     first, second, client, endpoint = places
+    engines = [engine] if engine else []
     async with (
-        dataplane(first, tmp_path / "a", "192.0.2.1") as one,
-        dataplane(second, tmp_path / "b", "192.0.2.2") as two,
+        dataplane(first, tmp_path / "a", "192.0.2.1", engines=engines) as one,
+        dataplane(second, tmp_path / "b", "192.0.2.2", engines=engines) as two,
     ):
+        refusal = one.refusal(Mechanism("REMOTE", "WIREGUARD"), "IP")
+        if engine and refusal is not None:
+            pytest.skip(f"NO WIREGUARD BY {engine.upper()}: {refusal.message.partition(': ')[2]}")
         yield (
             Side(first, client, tmp_path / "a", one, Executor(one), one.namespaces.learn(str(client))),
             Side(second, endpoint, tmp_path / "b", two, Executor(two), two.namespaces.learn(str(endpoint))),
@@ -202,7 +216,7 @@ async def test_a_local_connection_becomes_remote_under_the_same_name(sides: Side
     assert "veth" in inside(sides[0].workload, "ip", "-d", "link", "show", "nsm-1")
 
 
-@needs_wireguard
+@any_wireguard
 async def test_wireguard_between_two_nodes(sides: Sides) -> None:
     before = without_neighbours(everywhere(sides))
     intents = wireguard(sides)
@@ -214,14 +228,14 @@ async def test_wireguard_between_two_nodes(sides: Sides) -> None:
         assert not list(side.state.rglob("*.sock"))
 
 
-@needs_wireguard
+@any_wireguard
 async def test_wireguard_outlives_the_agent_and_is_adopted(sides: Sides) -> None:
     intents = wireguard(sides)
     await connect(sides, intents)
     items = sides[0].plane.items(intents[0])
     await sides[0].plane.close()
     assert_reachable(sides)
-    async with dataplane(sides[0].node, sides[0].state) as plane:
+    async with dataplane(sides[0].node, sides[0].state) as plane:  # whoever made the tunnel, it is found
         executor = Executor(plane)
         found = await executor.dump(items)
         assert [found[item.key].item for item in items] == list(items)
@@ -231,7 +245,67 @@ async def test_wireguard_outlives_the_agent_and_is_adopted(sides: Sides) -> None
         assert "nsm-1" not in inside(sides[0].workload, "ip", "link")
 
 
-@needs_wireguard
+@any_wireguard
+async def test_the_same_peer_elsewhere_is_configured_in_place(sides: Sides) -> None:
+    intents = wireguard(sides)
+    await connect(sides, intents)
+    assert_reachable(sides)
+    inside(sides[1].node, "ip", "addr", "add", "192.0.2.9/24", "dev", "eth0")
+    tunnel = intents[0].endpoint
+    assert isinstance(tunnel, WireguardEnd)
+    moved = replace(intents[0], mtu=1400, endpoint=replace(tunnel, remote="192.0.2.9"))
+    old, new = sides[0].plane.items(intents[0])[0], sides[0].plane.items(moved)[0]
+    descriptor = sides[0].executor.descriptors["wireguard_device"]
+    assert descriptor.updatable(old, new)
+    handle = sides[0].executor.handles.known[old.key]
+    await descriptor.update(old, new, handle, sides[0].executor.handles)
+    assert (await sides[0].executor.dump([new]))[new.key].item == new
+    await sides[0].plane.settle(moved, 10)
+    assert ping(sides[0].workload, "172.16.1.2", size=1372) == 5
+
+
+@wireguard_in_kernel
+async def test_the_kernels_tunnel_ends_with_the_workloads_namespace(sides: Sides) -> None:
+    intents = wireguard(sides)
+    items = sides[0].plane.items(intents[0])
+    await connect(sides, intents)
+    told: asyncio.Future[NetnsId] = asyncio.get_running_loop().create_future()
+    sides[0].plane.namespaces.on_gone(told.set_result)
+    namespaces.delete(sides[0].workload.name)
+    async with asyncio.timeout(30):
+        await told
+    assert await sides[0].executor.dump(items) == {}
+    with pytest.raises(NsmError) as refused:
+        await sides[0].plane.settle(intents[0], 1)
+    assert refused.value.code in {Code.UNAVAILABLE, Code.FAILED_PRECONDITION}
+    assert "192.0.2.1:52001" not in inside(sides[0].node, "ss", "-Hlun")
+
+
+@wireguard_in_kernel
+async def test_the_kernels_device_is_in_the_workload_and_its_socket_at_the_node(sides: Sides) -> None:
+    intents = wireguard(sides)
+    await connect(sides, intents)
+    assert "    wireguard " in inside(sides[0].workload, "ip", "-d", "link", "show", "nsm-1")
+    assert ":52001" in inside(sides[0].node, "ss", "-Hlun")
+    assert ":52001" not in inside(sides[0].workload, "ss", "-Hlun")
+
+
+@any_wireguard
+async def test_a_key_that_is_none_is_refused_and_leaves_nothing(sides: Sides) -> None:
+    before = without_neighbours(everywhere(sides))
+    intent = wireguard(sides)[0]
+    tunnel = intent.endpoint
+    assert isinstance(tunnel, WireguardEnd)
+    bad = replace(intent, endpoint=replace(tunnel, remote_public_key="AAEC"))
+    with pytest.raises(NsmError) as refused:
+        await sides[0].executor.create(sides[0].plane.items(bad))
+    assert refused.value.code is Code.INVALID_ARGUMENT
+    assert refused.value.field == "mechanism.parameters"
+    assert without_neighbours(everywhere(sides)) == before
+    assert not list(sides[0].state.rglob("*.sock"))
+
+
+@any_wireguard
 async def test_a_port_holds_one_wireguard_tunnel(sides: Sides) -> None:
     await connect(sides, wireguard(sides, port=51820))
     before = without_neighbours(everywhere(sides))
@@ -243,7 +317,7 @@ async def test_a_port_holds_one_wireguard_tunnel(sides: Sides) -> None:
     assert_reachable(sides)
 
 
-@needs_wireguard
+@any_wireguard
 async def test_a_handshake_that_never_comes_is_said(sides: Sides) -> None:
     intent = wireguard(sides)[0]
     await sides[0].executor.create(sides[0].plane.items(intent))
@@ -254,7 +328,7 @@ async def test_a_handshake_that_never_comes_is_said(sides: Sides) -> None:
     await sides[0].executor.delete(sides[0].plane.items(intent))
 
 
-@needs_wireguard
+@any_wireguard
 async def test_a_taken_name_leaves_no_process(sides: Sides) -> None:
     inside(sides[0].workload, "ip", "link", "add", "nsm-1", "type", "bridge")
     before = without_neighbours(everywhere(sides))
@@ -265,7 +339,7 @@ async def test_a_taken_name_leaves_no_process(sides: Sides) -> None:
     assert not list(sides[0].state.rglob("*.sock"))
 
 
-@needs_wireguard
+@wireguard_go
 async def test_the_process_ends_with_the_workloads_namespace(sides: Sides) -> None:
     intent = wireguard(sides)[0]
     items = sides[0].plane.items(intent)
@@ -286,7 +360,7 @@ async def test_the_process_ends_with_the_workloads_namespace(sides: Sides) -> No
     assert not list(sides[0].state.rglob("*.sock"))
 
 
-@needs_wireguard
+@any_wireguard
 async def test_twenty_tunnels_at_once(sides: Sides) -> None:
     before = without_neighbours(everywhere(sides))
     pairs = [wireguard(sides, port=53000 + number, number=number) for number in range(1, 21)]

@@ -10,7 +10,11 @@ from forwarder_vpp.dataplane.contract.dataplane import Counters, Namespaces
 from forwarder_vpp.dataplane.contract.intent import End, Intent, KernelEnd, WireguardEnd
 from forwarder_vpp.dataplane.contract.items import Descriptor, Item
 from forwarder_vpp.dataplane.linux.objects.vxlan_device import VxlanDescriptor
-from forwarder_vpp.dataplane.linux.objects.wireguard_device import WireguardDescriptor, WireguardDevice
+from forwarder_vpp.dataplane.linux.objects.wireguard_device import (
+    Engine,
+    WireguardDescriptor,
+    WireguardDevice,
+)
 from forwarder_vpp.dataplane.linux.wireguard_go import WireguardGo
 from forwarder_vpp.dataplane.linux.wireguard_kernel import KernelWireguard
 from forwarder_vpp.dataplane.linux.wireguard_user import UserspaceWireguard
@@ -24,6 +28,9 @@ from forwarder_vpp.desired import linux as desired
 from nsm.model.errors import Code, NsmError
 from nsm.model.mechanism import ETHERNET, IP, KERNEL, LOCAL, REMOTE, VXLAN, WIREGUARD, Mechanism
 
+IN_KERNEL: Final = "kernel"
+WIREGUARD_GO: Final = "wireguard-go"
+
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.05
 
@@ -32,21 +39,30 @@ class LinuxDataplane:
     """Implements ``Dataplane``; between ``start`` and ``close``.
 
     ``state_dir`` holds the sockets of the wireguard-go processes, ``instance`` tells this forwarder's links from
-    those of another one on the same machine.
+    those of another one on the same machine, ``engines`` says which WireGuard makes new tunnels: the first one
+    that this machine has.
     """
 
     name = "linux"
 
-    def __init__(self, tunnel_ip: str, state_dir: Path, *, instance: str) -> None:
+    def __init__(
+        self,
+        tunnel_ip: str,
+        state_dir: Path,
+        *,
+        instance: str,
+        engines: Sequence[str] = (IN_KERNEL, WIREGUARD_GO),
+    ) -> None:
         self.tunnel_ip = tunnel_ip
         self.tunnel_mtu = 0
         self._netlink = NodeNetlink(instance)
         self._daemons = WireguardGo(state_dir / "run")
         self._kernel = KernelWireguard(self._netlink)
-        # The kernel's where there is one. This is the one place that chooses.
-        self._wireguard = WireguardDescriptor(
-            [self._kernel, UserspaceWireguard(self._netlink, self._daemons)]
-        )
+        known: dict[str, Engine] = {
+            IN_KERNEL: self._kernel,
+            WIREGUARD_GO: UserspaceWireguard(self._netlink, self._daemons),
+        }
+        self._wireguard = WireguardDescriptor([known[each] for each in engines])
         self.descriptors: Sequence[Descriptor[Any]] = (
             VethDescriptor(self._netlink),
             VxlanDescriptor(self._netlink),
