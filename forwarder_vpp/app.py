@@ -13,7 +13,6 @@ from forwarder_vpp.dataplane.contract.dataplane import Dataplane
 from forwarder_vpp.dataplane.contract.intent import NetnsId
 from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
 from forwarder_vpp.dataplane.vpp.dataplane import VppDataplane, VppOptions
-from forwarder_vpp.expedited import expedited
 from forwarder_vpp.mechanisms.vxlan import PORT as VXLAN_PORT
 from forwarder_vpp.mechanisms.wireguard import OWN_PORTS
 from forwarder_vpp.mechanisms.wireguard import PORT as WIREGUARD_PORT
@@ -46,8 +45,6 @@ _LOG: Final = structlog.get_logger(__name__)
 async def serve(settings: ForwarderSettings, daemon: Daemon) -> None:
     """Serve until the daemon is asked to stop. Connections stay as they are."""
     async with AsyncExitStack() as stack:
-        if settings.expedited:
-            stack.enter_context(expedited(settings.state_dir / "rcu_expedited"))
         dataplane = make_dataplane(settings)
         await dataplane.start()
         stack.push_async_callback(dataplane.close)
@@ -89,6 +86,7 @@ def make_dataplane(settings: ForwarderSettings) -> Dataplane:
         api_socket=settings.vpp_api_socket if external_vpp(settings) else "",
         profile=settings.vpp_profile,
         uplink="none" if settings.vpp_init == "NONE" else "auto",
+        expedited=settings.expedited,
         ports=((vxlan, vxlan), (WIREGUARD_PORT, WIREGUARD_PORT), (OWN_PORTS[0], OWN_PORTS[-1])),
     )
     return VppDataplane(address, settings.state_dir, options, instance=instance)

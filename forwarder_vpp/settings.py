@@ -65,5 +65,6 @@ class ForwarderSettings(NsmSettings):
         default="AF_PACKET", description="NONE: an external VPP has an uplink of its own"
     )
     expedited: GoBool = Field(
-        default=False, description="shorten the kernel's grace periods (machine-wide) while we run"
+        default=False,
+        description="shorten the kernel's grace periods (machine-wide) while VPP makes or removes a ring",
     )

@@ -18,7 +18,8 @@ from forwarder_vpp.dataplane.netlink.namespaces import NodeNetlink
 from forwarder_vpp.dataplane.netlink.places import candidates
 from forwarder_vpp.desired.vpp import (
     DEFAULT_RING,
-    TUNNEL_RING,
+    EXPEDITED_RING,
+    UPLINK_RING,
     NodeFacts,
     UplinkFacts,
     connection_items,
@@ -29,7 +30,7 @@ from nsm.model.errors import Code, NsmError, invalid
 from nsm.model.mechanism import ETHERNET, IP, KERNEL, LOCAL, REMOTE, VXLAN, WIREGUARD, Mechanism
 
 from .counting import StatsSegment
-from .expedited import Expedited
+from .expedited import expedited_if_possible
 from .messages.interface import InterfaceDump
 from .messages.ip import AddressDump
 from .objects.af_packet import Ring
@@ -61,6 +62,7 @@ class VppOptions:
 
     ``ports`` are the UDP ranges that tunnels may arrive at. ``uplink``: ``auto`` = the NIC that owns the tunnel
     address unless VPP has that address already, ``none`` = VPP has its own. ``expedited``: see ``expedited.py``.
+    ``ring`` is that of a link between two workloads, ``None`` = as large as VPP's standstills ask for.
     """
 
     api_socket: str = ""
@@ -71,8 +73,8 @@ class VppOptions:
     uplink: str = "auto"
     expedited: bool = False
     ports: tuple[tuple[int, int], ...] = ((4789, 4789), (51820, 59999))
-    ring: Ring = DEFAULT_RING
-    uplink_ring: Ring = TUNNEL_RING
+    ring: Ring | None = None
+    uplink_ring: Ring = UPLINK_RING
 
 
 class VppDataplane:
@@ -90,7 +92,8 @@ class VppDataplane:
         self.process = None if self.options.api_socket else self._own_process()
         api = self.options.api_socket or str(state_dir / "vpp" / "api.sock")
         stats = self.options.stats_socket or str(Path(api).with_name("stats.sock"))
-        around = Expedited().during if self.options.expedited else nullcontext
+        expedited = expedited_if_possible() if self.options.expedited else None
+        around = expedited.during if expedited else nullcontext
         self.session = VppSession(api, around_rings=around)
         self.netlink = NodeNetlink(instance)
         self._stats = StatsSegment(stats)
@@ -101,7 +104,8 @@ class VppDataplane:
         self._watch: UnderlayWatch | None = None
         self._lost: list[Callable[[], None]] = []
         self._node_changed: list[Callable[[], None]] = []
-        self._facts = NodeFacts(ring=self.options.ring, taps=Path("/dev/vhost-net").exists())
+        ring = self.options.ring or (EXPEDITED_RING if expedited else DEFAULT_RING)
+        self._facts = NodeFacts(ring=ring, taps=Path("/dev/vhost-net").exists())
         self.descriptors: tuple[Descriptor[Any], ...] = (
             self._ports,
             OwnedByConnection(TunnelVeths(self.netlink)),

@@ -11,7 +11,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import structlog
+
 from nsm.model.errors import Code, NsmError
+
+_log = structlog.get_logger(__name__)
 
 SWITCH = Path("/sys/kernel/rcu_expedited")
 LOCK = Path("/run/nsm-rcu-expedited")
@@ -25,7 +29,7 @@ class Expedited:
         self._lock = lock
         if not os.access(switch, os.W_OK):
             message = f"expedited grace periods were asked for, but {switch} cannot be written"
-            raise NsmError(Code.FAILED_PRECONDITION, message, field="vpp_expedited")
+            raise NsmError(Code.FAILED_PRECONDITION, message, field="expedited")
         with self.during():
             """Puts right what a user that died left."""
 
@@ -46,6 +50,15 @@ class Expedited:
                     os.ftruncate(descriptor, 0)
         finally:
             os.close(descriptor)
+
+
+def expedited_if_possible() -> Expedited | None:
+    """``None``, and one warning, where the machine does not let us: all goes on, only slower."""
+    try:
+        return Expedited()
+    except (NsmError, OSError) as error:
+        _log.warning("grace periods stay as they are", reason=str(error))
+        return None
 
 
 def _alone(descriptor: int) -> bool:

@@ -6,7 +6,6 @@ from forwarder_vpp.app import make_dataplane, registered
 from forwarder_vpp.choice import choose
 from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
 from forwarder_vpp.dataplane.vpp.dataplane import VppDataplane
-from forwarder_vpp.expedited import expedited
 from forwarder_vpp.settings import ForwarderSettings
 from nsm.service.config import ConfigError, load
 
@@ -71,22 +70,4 @@ def test_the_dataplane_of_the_settings_is_made(monkeypatch: pytest.MonkeyPatch, 
     made = make_dataplane(settings(monkeypatch, dataplane="vpp", vxlan_port="4790", **common))
     assert isinstance(made, VppDataplane)
     assert made.options.ports[0] == (4790, 4790)
-
-
-def test_expedited_is_put_back_also_after_a_kill(tmp_path: Path) -> None:
-    switch, memory = tmp_path / "switch", tmp_path / "state" / "memory"
-    switch.write_text("0\n")
-    with expedited(memory, switch):
-        assert switch.read_text() == "1"
-    assert switch.read_text() == "0\n"
-    memory.write_text("0\n")
-    switch.write_text("1")  # killed before it was put back
-    with expedited(memory, switch):
-        assert switch.read_text() == "1"
-    assert switch.read_text() == "0\n"
-    assert not memory.exists()
-
-
-def test_expedited_that_cannot_be_had_is_no_failure(tmp_path: Path) -> None:
-    with expedited(tmp_path / "memory", tmp_path / "missing" / "switch"):
-        assert not (tmp_path / "memory").exists()
+    assert not made.options.expedited

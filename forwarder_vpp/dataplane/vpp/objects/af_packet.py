@@ -12,6 +12,8 @@ from .inventory import Found, inventory
 from .keys import AF_PACKET
 from .outcome import remove
 
+_PAGE = 4096
+_AROUND = 128  # bytes of a frame that are not the IP packet: the ring's header, the offload header, Ethernet
 _GONE = GONE | {"SYSCALL_ERROR_1"}  # af_packet_delete's answer for a name it does not know
 
 
@@ -20,12 +22,29 @@ class Ring:
     """Sizes of both rings: ``frame`` bytes each, ``frames`` in number.
 
     A frame must hold the largest segment of the kernel (64 KiB and headers) or TCP stalls; the number
-    trades unswappable memory (17 MB at 64) for loss while VPP stands still (performance.md §8).
+    trades unswappable memory for loss while VPP stands still. The kernel rounds each ring up to a power of two, so
+    62 frames take 4 MiB and 64 take 8 (docs/vpp-notes.md).
     """
 
     frame: int = 67584
-    frames: int = 64
+    frames: int = 62
     flags: int = api.VERSION_2 | api.CKSUM_GSO | api.QDISC_BYPASS
+
+
+def filled(frame: int, size: int) -> Ring:
+    """As many frames as fit into ``size`` bytes; together they must be whole pages."""
+    frames = size // frame
+    while frames * frame % _PAGE:
+        frames -= 1
+    return Ring(frame, frames)
+
+
+def ring_of_packets(mtu: int) -> Ring:
+    """For a link without large segments: a frame holds one packet of ``mtu`` bytes, many of them 2 or 4 MiB."""
+    for frame in (2048, 4096):
+        if mtu + _AROUND <= frame:
+            return filled(frame, 2 << 20)
+    return filled(10240, 4 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +92,11 @@ class AfPackets:
         return made.sw_if_index
 
     def updatable(self, old: AfPacket, new: AfPacket) -> bool:
-        """Other rings are taken over with the next creation; another address needs one."""
-        return old.link == new.link and old.mac == new.mac
+        """More frames are taken over with the next creation; larger ones and another address need one."""
+        return old.link == new.link and old.mac == new.mac and new.ring.frame <= old.ring.frame
 
     async def update(self, old: AfPacket, new: AfPacket, handle: object, handles: Handles) -> object:
-        """Nothing VPP could change."""
+        """Nothing VPP could change. The frames are still those of ``old``, which ``new`` fits into."""
         return handle
 
     async def delete(self, item: AfPacket, handle: object, handles: Handles) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from forwarder_vpp.dataplane.vpp import expedited
 from forwarder_vpp.dataplane.vpp.expedited import Expedited
 from nsm.model.errors import Code, NsmError
 
@@ -16,9 +17,9 @@ def switch(tmp_path: Path) -> Path:
 
 
 def test_it_is_on_for_the_length_of_the_operation(switch: Path, tmp_path: Path) -> None:
-    expedited = Expedited(switch, tmp_path / "lock")
+    found = Expedited(switch, tmp_path / "lock")
     assert switch.read_text() == "0\n"
-    with expedited.during():
+    with found.during():
         assert switch.read_text() == "1"
     assert switch.read_text() == "0\n"
 
@@ -54,3 +55,10 @@ def test_a_switch_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(NsmError, match="none cannot be written") as caught:
         Expedited(tmp_path / "none", tmp_path / "lock")
     assert caught.value.code is Code.FAILED_PRECONDITION
+
+
+def test_a_machine_that_does_not_let_us_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expedited, "Expedited", lambda: Expedited(tmp_path / "none", tmp_path / "lock"))
+    assert expedited.expedited_if_possible() is None
