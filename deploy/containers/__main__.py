@@ -107,9 +107,9 @@ def _images(podman: Podman, options: argparse.Namespace, progress: Progress) -> 
         with progress.step(f"stage `vpp` of Dockerfile.vpp built on {base}"):
             image.build(podman, "vpp", image.VPP, base)
         return Images(base, image.AGENT, image.VPP, "/usr/bin/vpp")
-    binary, mounts = host_vpp.mounts(podman, base, PROFILE)
-    progress.say(f"VPP: {binary} of this machine, mounted into {base}")
-    return Images(base, image.AGENT, base, binary, mounts)
+    images = host_vpp.images(podman, base, image.AGENT, PROFILE)
+    progress.say(f"VPP: {images.vpp_binary} of this machine, mounted into {base}")
+    return images
 
 
 def _machine(podman: Podman, topology: Topology) -> census.Census:

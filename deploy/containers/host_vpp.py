@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from deploy.containers.mesh import Images
 from deploy.containers.podman import Order, Podman
-from forwarder_vpp.dataplane.vpp.profile import find_vpp, profile_path
+from forwarder_vpp.dataplane.vpp.profile import find_vpp, preload, profile_path
 from nsmctl.errors import LabError
 
 _SYSTEM: Final = {Path("/"), Path("/usr"), Path("/usr/local")}
@@ -20,8 +21,8 @@ _MISSING: Final = re.compile(r"(\S+) => not found")
 _PLUGIN: Final = re.compile(r"^\s*plugin (\S+\.so) \{ enable \}", re.MULTILINE)
 
 
-def mounts(podman: Podman, base: str, profile: str) -> tuple[str, list[str]]:
-    """The binary, and the volumes with which it runs in ``base``. LabError if something of it is not here."""
+def images(podman: Podman, base: str, agent: str, profile: str) -> Images:
+    """VPP in ``base``: the binary and the volumes with which it runs there. LabError if something of it is not here."""
     binary = Path(find_vpp())
     prefix = binary.parents[1]
     plugins = _plugins(binary, profile)
@@ -30,7 +31,12 @@ def mounts(podman: Podman, base: str, profile: str) -> tuple[str, list[str]]:
     needed = {Path(name) for file in (binary, *plugins) for name in _libraries(file)}
     foreign = sorted(str(file) for file in needed if not any(file.is_relative_to(one) for one in own))
     lacking = _lacking(podman, base, foreign)
-    return str(binary), [f"{Path(file).resolve()}:{file}:ro" for file in (*sorted(map(str, own)), *lacking)]
+    library = preload()
+    if library is None:
+        raise LabError("vpp-config/fair_epoll.so was not compiled", hint="make vpp-config/fair_epoll.so")
+    files = (*sorted(map(str, own)), *lacking, str(library))
+    mounts = [f"{Path(file).resolve()}:{file}:ro" for file in files]
+    return Images(base, agent, base, str(binary), mounts, {"LD_PRELOAD": str(library)})
 
 
 def _plugins(binary: Path, profile: str) -> Sequence[Path]:

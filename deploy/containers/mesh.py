@@ -33,13 +33,14 @@ PROFILE: Final = "af_packet"
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """What the containers are made of; ``vpp_mounts`` are empty where VPP is in its image."""
+    """What the containers are made of; ``vpp_mounts`` and ``vpp_env`` are empty where VPP is in its image."""
 
     base: str
     agent: str
     vpp: str
     vpp_binary: str
     vpp_mounts: Sequence[str] = ()
+    vpp_env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Mesh:
             (self.images.vpp_binary, "-c", str(configuration)),
             f"ns:{node.netns}",
             image.capabilities("vpp"),
-            {MARK: mark(self.topology.name)},
+            {**self.images.vpp_env, MARK: mark(self.topology.name)},
             [*self.images.vpp_mounts, *self._shared()],
             ("--shm-size", "256m"),
         )
