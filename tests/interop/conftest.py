@@ -27,7 +27,7 @@ from nsmctl.lab.progress import Progress
 from nsmctl.lab.state import State, Workload
 from nsmctl.lab.topology import Node, Topology
 from nsmctl.lab.world import World
-from tests.acceptance.conftest import Scene
+from tests.scenes import Scene, settled
 
 from . import peers
 
@@ -36,6 +36,8 @@ DATAPLANES = [
     pytest.param(name, marks=() if peers.MISSING else (getattr(pytest.mark, name),))
     for name in ("linux", "vpp")
 ]
+ON_LINUX = pytest.mark.parametrize("our_lab", DATAPLANES[:1], indirect=True)
+"""For cases whose dataplane does not matter."""
 GO_STATE = Path("/var/lib/networkservicemesh")
 """The Go manager makes this folder on its first Request, wherever it runs."""
 
@@ -120,7 +122,7 @@ class Mixed(Scene):
         text = peers.SERVES[wanted.program]
         return process, peers.wait_lines(process, text, count=count, since=offset)
 
-    def log(self, process: Process) -> str:
+    def text(self, process: Process) -> str:
         """What it has written so far."""
         return Path(process.log).read_text(errors="replace")
 
@@ -167,20 +169,25 @@ def _session(dataplane: str, prefix: str, kind: type[World]) -> Iterator[Mixed]:
 
 
 def _test(scene: Mixed) -> Iterator[Mixed]:
-    before = scene.census()
+    before, marks = scene.census(), scene.marks()
     try:
         yield scene
     finally:
+        scene.mend()
         scene.clean()
-    lines = before.difference(scene.census())
-    assert [line for line in lines if _is_ours(line, scene)] == [], "leftovers"
+    assert settled(lambda: _left(before, scene), lambda left: not left) == [], "leftovers"
+    assert scene.tracebacks(marks) == []
 
 
-def _is_ours(line: str, scene: Mixed) -> bool:
+def _left(before: census.Census, scene: Mixed) -> list[str]:
     """Of the machine outside the lab only what bears the lab's name: other labs come and go there."""
-    kind, _, fact = line[2:].partition(": ")
-    is_outside = kind.endswith(" here") or kind == "namespace" or kind.startswith("file /")
-    return not is_outside or scene.world.topology.name in fact
+    lines = []
+    for line in before.difference(scene.census()):
+        kind, _, fact = line[2:].partition(": ")
+        is_outside = kind.endswith(" here") or kind == "namespace" or kind.startswith("file /")
+        if not is_outside or scene.world.topology.name in fact:
+            lines.append(line)
+    return lines
 
 
 @pytest.fixture(scope="session", params=DATAPLANES)
