@@ -151,6 +151,15 @@ class Ends:
         types = [kind for each, kind in self._dataplane.offers(payload) if each == cls]
         return sorted(types, key=self._rank)
 
+    def no_offer(self, payload: str) -> NsmError:
+        """What is said where there is nothing to offer to a next hop on another node."""
+        text = f"this node can carry payload {payload} to no other node"
+        for each in TUNNELS:
+            reason = self._dataplane.refusal(Mechanism(REMOTE, each.type), payload)
+            if each.payload == payload and reason is not None:
+                text = f"{text}: {reason.message}"
+        return NsmError(Code.FAILED_PRECONDITION, text, field="connection.payload")
+
     def _rank(self, kind: str) -> int:
         return self._priority.index(kind) if kind in self._priority else len(self._priority)
 

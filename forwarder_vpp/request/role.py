@@ -238,8 +238,7 @@ class ForwarderRole:
         client = self._ends.client(connection, incoming.preferences, payload, known)
         types = tuple(self._ends.offers(payload, is_local=endpoint.url.startswith(_LOCAL_URLS)))
         if not types:
-            text = f"this node can carry payload {payload} to no other node"
-            raise NsmError(Code.FAILED_PRECONDITION, text, field="connection.payload")
+            raise self._ends.no_offer(payload)
         choice = self._ends.requesting_choice(types, connection.id, known.endpoint if known else Choice())
         mtu = _smallest(connection.ctx.mtu or DEFAULT_MTU, client.mtu)
         check_mtu(mtu, connection.ctx)

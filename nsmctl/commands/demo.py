@@ -44,6 +44,8 @@ def demo(
     progress.say(f"dataplane {chosen}")
     topology = Topology(f"demo{os.getpid()}", 2, chosen.name, mtu)
     payloads = ("IP", "ETHERNET") if payload == "BOTH" else (payload,)
+    for each in payloads:
+        dataplanes.require_payload(chosen.name, each)
     left: list[str] = []
     with _counted(topology, left, keep=keep):
         shown = _run(topology, payloads, progress, seconds, keep=keep, as_json=as_json)

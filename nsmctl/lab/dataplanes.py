@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Literal
 
+from forwarder_vpp.dataplane.linux import wireguard_here
 from nsmctl.errors import LabError
 from nsmctl.lab import rootless
 
@@ -44,3 +45,15 @@ def choose(wanted: Choice) -> Chosen:
             "linux", "no vpp on PATH and no VPP_BINARY; install FD.io's package vpp for the VPP dataplane"
         )
     return Chosen("vpp", "asked for" if wanted == "vpp" else f"found {binary}")
+
+
+def require_payload(dataplane: str, payload: str) -> None:
+    """LabError where no tunnel of ``dataplane`` can carry ``payload`` between nodes of this machine."""
+    if (dataplane, payload) != ("linux", "IP"):
+        return
+    reason = wireguard_here.refusal()
+    if reason:
+        raise LabError(
+            f"payload IP crosses nodes only through WireGuard, which cannot be had here: {reason}",
+            hint="--payload ethernet works without",
+        )

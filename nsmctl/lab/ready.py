@@ -49,7 +49,7 @@ def tail(process: Process, lines: int = 8) -> str:
         text = Path(process.log).read_text(errors="replace")
     except FileNotFoundError:
         text = ""
-    return "\n".join(f"  {line[:400]}" for line in text.splitlines()[-lines:]) or "  (its log is empty)"
+    return "\n".join(f"  {line[:800]}" for line in text.splitlines()[-lines:]) or "  (its log is empty)"
 
 
 class _Lines:

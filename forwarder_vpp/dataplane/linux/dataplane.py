@@ -120,7 +120,7 @@ class LinuxDataplane:
         if (mechanism.cls, mechanism.type) in self.offers(payload):
             return None
         if (mechanism.type, payload) == (WIREGUARD, IP):
-            text = f"IP payload cannot leave this node, as WireGuard is missing: {self._wireguard.refusal()}"
+            text = f"WireGuard is missing on this node: {self._wireguard.refusal()}"
             return NsmError(Code.FAILED_PRECONDITION, text, field="mechanism.type")
         offered = " or ".join("/".join(pair) for pair in self.offers(payload)) or "nothing"
         text = (

@@ -31,6 +31,8 @@ from forwarder_vpp.dataplane.linux.objects.wireguard_device import port_taken
 from forwarder_vpp.dataplane.netlink import syscalls
 from nsm.model.errors import Code, NsmError
 
+PROGRAM: Final = "wireguard-go"
+
 _TUN: Final = Path("/dev/net/tun")
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
@@ -49,25 +51,14 @@ class WireguardGo:
     def __init__(self, run_dir: Path) -> None:
         self._run = run_dir
         self._sockets = run_dir / "wireguard"
-        self._binary = shutil.which("wireguard-go")
+        self._binary = shutil.which(PROGRAM)
         self._flags: int | None = None
         self._children: set[int] = set()
         self._launcher = ThreadPoolExecutor(1, "wireguard-go", initializer=self._own_mounts)
 
-    def refusal(self, tun: Path = _TUN) -> str:
+    def refusal(self) -> str:
         """Why there can be no such process here, and what to do; empty if there can."""
-        if self._binary is None:
-            return "wireguard-go is not installed (Debian: apt-get install wireguard-go)"
-        if not tun.exists():
-            return f"wireguard-go needs {tun}, which this machine does not have (as root: modprobe tun)"
-        if not os.access(tun, os.R_OK | os.W_OK):
-            mode = stat.S_IMODE(tun.stat().st_mode)
-            return (
-                f"wireguard-go needs {tun}, which this user may not open (its mode is {mode:04o}; as root:"
-                f" chmod 0666 {tun}, and to keep it so the udev rule"
-                ' KERNEL=="tun", MODE="0666", OPTIONS+="static_node=net/tun")'
-            )
-        return ""
+        return refusal(self._binary)
 
     def close(self) -> None:
         """Let go; the processes go on."""
@@ -169,6 +160,21 @@ class WireguardGo:
             with contextlib.suppress(OSError):
                 syscalls.unmount(place)
         syscalls.bind_mount(str(self._run.resolve()), run)
+
+
+def refusal(binary: str | None, tun: Path = _TUN) -> str:
+    """Why a program found at ``binary`` cannot have TUN devices by ``tun``, and what to do; empty if it can."""
+    if binary is None:
+        return "wireguard-go is not installed (Debian: apt-get install wireguard-go)"
+    if not tun.exists():
+        return f"wireguard-go needs {tun}, which this machine does not have (as root: modprobe tun)"
+    if not os.access(tun, os.R_OK | os.W_OK):
+        mode = stat.S_IMODE(tun.stat().st_mode)
+        return (
+            f"wireguard-go needs {tun}, which this user may not open (mode {mode:04o}; as root: chmod 0666 {tun},"
+            ' and to keep it so the udev rule KERNEL=="tun", MODE="0666")'
+        )
+    return ""
 
 
 def require_free_port(port: int) -> None:

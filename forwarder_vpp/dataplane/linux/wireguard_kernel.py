@@ -9,6 +9,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Final
 
 from forwarder_vpp.dataplane.contract.intent import NetnsId
 from forwarder_vpp.dataplane.linux import wireguard_wire
@@ -28,6 +29,8 @@ from forwarder_vpp.dataplane.netlink.session import GONE, NetlinkError, Session
 from forwarder_vpp.dataplane.netlink.tags import Tag
 from nsm.model.errors import Code, NsmError
 
+NOT_HERE: Final = "this kernel has no WireGuard (no module wireguard)"
+
 
 class KernelWireguard:
     """A device for each tunnel. The kernel's family for them tells no news, so handshakes are asked for."""
@@ -39,11 +42,11 @@ class KernelWireguard:
 
     async def start(self) -> None:
         """Look whether this kernel has WireGuard; loads the module if there is one."""
-        self._is_here = await self._netlink.at_node(lambda _: _number() is not None)
+        self._is_here = await self._netlink.at_node(lambda _: is_in_kernel())
 
     def refusal(self) -> str:
         """Whether the kernel lacks it."""
-        return "" if self._is_here else "this kernel has no WireGuard (no module wireguard)"
+        return "" if self._is_here else NOT_HERE
 
     def holds(self, item: WireguardDevice) -> bool:
         """Whether it was made or found here."""
@@ -136,9 +139,10 @@ class KernelWireguard:
         return link
 
 
-def _number() -> int | None:
+def is_in_kernel() -> bool:
+    """Whether this kernel has WireGuard, built in or as a module. Blocking."""
     with genl.session() as there:
-        return genl.family(there, wireguard_wire.FAMILY)
+        return genl.family(there, wireguard_wire.FAMILY) is not None
 
 
 def _need(there: Session) -> int:
