@@ -2,7 +2,9 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from nsm.model.addresses import ip_interface, ip_network
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

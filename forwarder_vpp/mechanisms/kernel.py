@@ -1,10 +1,10 @@
 """KERNEL: an interface in a workload's namespace, and all the connection puts on it (reference §2.3)."""
 
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from typing import Final
 
 from forwarder_vpp.dataplane.contract.intent import KernelEnd, NetnsId
+from nsm.model.addresses import Interface, ip_address, ip_interface, ip_network
 from nsm.model.context import ConnectionContext, EthernetContext, IpContext, IpNeighbor, PolicyRoute, Route
 from nsm.model.errors import invalid
 from nsm.model.mechanism import INTERFACE_NAME, KERNEL, LOCAL, Mechanism
@@ -12,8 +12,6 @@ from nsm.model.mechanism import INTERFACE_NAME, KERNEL, LOCAL, Mechanism
 MAX_NAME: Final = 15
 NAME_FIELD: Final = f"connection.mechanism.parameters.{INTERFACE_NAME}"
 _PREFIX_LENGTH: Final = 10
-
-Interface = IPv4Interface | IPv6Interface
 
 
 def preference() -> Mechanism:

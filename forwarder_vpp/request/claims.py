@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_interface
 
 from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, VxlanEnd, WireguardEnd
 from forwarder_vpp.mechanisms.kernel import NAME_FIELD
@@ -10,6 +9,7 @@ from forwarder_vpp.mechanisms.tunnel import FIELD
 from forwarder_vpp.mechanisms.vxlan import MAX_VNI, with_parity
 from forwarder_vpp.mechanisms.wireguard import OWN_PORTS
 from forwarder_vpp.request.validation import IP_CONTEXT
+from nsm.model.addresses import ip_interface
 from nsm.model.errors import Code, NsmError
 from nsm.model.mechanism import VNI, Mechanism
 

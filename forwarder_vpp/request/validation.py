@@ -1,8 +1,8 @@
 """What no Request may ask for, each with the field and the expectation; pure."""
 
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address, ip_interface, ip_network
 
+from nsm.model.addresses import ip_address, ip_interface, ip_network
 from nsm.model.connection import Connection
 from nsm.model.context import ConnectionContext, PolicyRoute, Route
 from nsm.model.errors import Code, NsmError, invalid
