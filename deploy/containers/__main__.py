@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.containers import host_vpp, image
-from deploy.containers.demonstration import Demonstration, settled
+from deploy.containers.demonstration import RATE, Demonstration, settled
 from deploy.containers.mesh import PROFILE, Images, Mesh
 from deploy.containers.podman import Podman
 from nsmctl.errors import LabError
@@ -91,7 +91,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-build", action="store_true", help="use the images of the last run")
     parser.add_argument("--nodes", type=int, choices=(1, 2), default=2, help="%(default)s")
     parser.add_argument("--seconds", type=float, default=5.0, help="of probes for each payload (%(default)s)")
-    parser.add_argument("--rate", type=float, default=1000.0, help="probes a second (%(default)s)")
+    parser.add_argument("--rate", type=float, default=RATE, help="probes a second (%(default)s)")
     return parser.parse_args(argv)
 
 

@@ -21,8 +21,11 @@ from nsmctl.lab.probes import Flow, Probes, Verdict
 from nsmctl.lab.topology import Node
 
 PAYLOADS: Final = (IP, ETHERNET)
-REPLACED_RATE: Final = 250.0
-"""Probes a second and flow while agents are replaced."""
+RATE: Final = 250.0
+"""Probes a second and flow: sparse enough for the small rings of workloads on a machine that does more than this."""
+
+REPLACED_RATE: Final = 100.0
+"""The same while agents are replaced, with the flows of both payloads at once."""
 
 SETTLE_S: Final = 20.0
 """What is removed in the background after a Close has this long."""
@@ -37,12 +40,12 @@ class Workload:
     path: Path
 
     def by_process(self) -> Place:
-        """Named by process id; the client's liveness check enters the namespace."""
-        return Place(self.path.parts[2], capabilities=("SYS_ADMIN",))
+        """Named by process id, which is another user's; the client's liveness check enters the namespace."""
+        return Place(self.path.parts[2], capabilities=("SYS_ADMIN", "SYS_PTRACE"))
 
     def by_path(self) -> Place:
         """Named by path, which is handed on and never entered."""
-        return Place(str(self.path))
+        return Place(str(self.path), capabilities=("SYS_PTRACE",))
 
     def as_sidecar(self) -> Place:
         """The workload's namespace is the daemon's own."""
@@ -55,7 +58,7 @@ class Demonstration:
 
     mesh: Mesh
     seconds: float
-    rate: float = 1000.0
+    rate: float = RATE
     flows: list[Flow] = field(default_factory=list)
     probes: int = 0
     problems: list[str] = field(default_factory=list)

@@ -147,8 +147,9 @@ class Mesh:
         self.start_agents(node)
 
     def start_workload(self, name: str) -> Path:
-        """A container without a network, and the file of its network namespace."""
-        order = Order(self.name(name), self.images.base, ("/bin/sleep", "infinity"), "none")
+        """A container without a network, of a user who is not root, and the file of its network namespace."""
+        options = ("--user", "65534:65534")
+        order = Order(self.name(name), self.images.base, ("/bin/sleep", "infinity"), "none", options=options)
         process = self._started(order, self.topology.directory / f"{name}.log")
         return Path(f"/proc/{process.pid}/ns/net")
 
