@@ -37,6 +37,7 @@ DATAPLANES = [
     for name in ("linux", "vpp")
 ]
 ON_LINUX = pytest.mark.parametrize("our_lab", DATAPLANES[:1], indirect=True)
+GO_ON_LINUX = pytest.mark.parametrize("foreign_lab", DATAPLANES[:1], indirect=True)
 """For cases whose dataplane does not matter."""
 GO_STATE = Path("/var/lib/networkservicemesh")
 """The Go manager makes this folder on its first Request, wherever it runs."""

@@ -92,8 +92,14 @@ async def observed(node: Node) -> AsyncIterator[tuple[Observer, str]]:
 
 async def test_a_go_client_sends_its_namespace_with_request_refresh_and_close(lab: Mixed) -> None:
     async with observed(lab.near) as (observer, url):
-        short = {"NSM_CONNECT_TO": url, "NSM_MAX_TOKEN_LIFETIME": "10s", "NSM_REQUEST_TIMEOUT": "4s"}
-        client = await asyncio.to_thread(lambda: lab.go_client("gc", "observed", **short))
+        client = await asyncio.to_thread(
+            lab.go_client,
+            "gc",
+            "observed",
+            NSM_CONNECT_TO=url,
+            NSM_MAX_TOKEN_LIFETIME="10s",
+            NSM_REQUEST_TIMEOUT="4s",
+        )
         namespace = lab.netns("gc").stat().st_ino
         assert client.connection.network_service_endpoint_name == "observer"
         assert await observer.next("request") == [namespace]
@@ -106,7 +112,7 @@ async def test_a_go_client_sends_its_namespace_with_request_refresh_and_close(la
 
 async def test_a_go_client_closes_with_its_namespace_when_it_is_told_to_end(lab: Mixed) -> None:
     async with observed(lab.near) as (observer, url):
-        client = await asyncio.to_thread(lambda: lab.go_client("gc", "observed", NSM_CONNECT_TO=url))
+        client = await asyncio.to_thread(lab.go_client, "gc", "observed", NSM_CONNECT_TO=url)
         namespace = lab.netns("gc").stat().st_ino
         assert await observer.next("request") == [namespace]
         assert await asyncio.to_thread(stop, [client.process], grace=20) == ()
@@ -114,7 +120,7 @@ async def test_a_go_client_closes_with_its_namespace_when_it_is_told_to_end(lab:
 
 
 async def test_a_go_endpoint_gives_us_its_socket_and_its_namespace(lab: Mixed) -> None:
-    await asyncio.to_thread(lambda: lab.go_endpoint("gs", node=lab.near))
+    await asyncio.to_thread(lab.go_endpoint, "gs", node=lab.near)
     namespace = lab.netns("gs").stat().st_ino
     async with in_mesh(lab.near) as mesh:
         registry = RegistryClient(mesh.channels, lab.near.manager)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nsmctl.lab.demonstration import flows_of
+from tests.scenes import carried
 
 from . import peers
 from .conftest import Mixed
@@ -25,12 +25,9 @@ def test_a_go_client_reaches_a_go_endpoint(lab: Mixed, place: str) -> None:
     client = lab.go_client("gc", f"{name}-service")
     assert [segment.name for segment in client.connection.route.segments][:: hops - 1] == ["gc", name]
     assert len(client.connection.route.segments) == hops
-    with lab.probes(flows_of(client.addresses), "gc", name, seconds=1.0) as running:
-        verdicts = running.finish()
-    assert len(verdicts) == 2, "both address families"
-    for verdict in verdicts:
-        assert verdict.forward.sent == verdict.back.sent == 1000
-        assert verdict.lost == 0
+    verdicts = lab.probe(client.addresses, "gc", name)
+    carried(verdicts)
+    assert all(verdict.forward.sent == verdict.back.sent == 1000 for verdict in verdicts)
 
 
 @pytest.mark.parametrize("side", ["client", "endpoint"])
@@ -43,6 +40,4 @@ def test_ours_and_theirs_at_the_two_ends_of_one_path(lab: Mixed, side: str) -> N
         lab.go_endpoint("gs")
         (connected,) = lab.client("oc", "gs-service")
         verdicts = lab.probe(connected, "oc", "gs")
-    assert len(verdicts) == 2
-    assert sum(verdict.lost for verdict in verdicts) == 0
-    assert min(verdict.back.received for verdict in verdicts) == 1000
+    carried(verdicts)
