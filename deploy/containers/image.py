@@ -52,17 +52,18 @@ def base(podman: Podman, wanted: str, progress: Progress) -> str:
             return image
     image = wanted or default_base()
     try:
-        with progress.step(f"base image {image} pulled"):
-            podman.call("pull", "--quiet", image, timeout=300)
+        podman.call("pull", "--quiet", image, timeout=300)
     except LabError as error:
         if wanted:
             raise
+        progress.say(f"base image {image} cannot be pulled here")
         if shutil.which("debootstrap", path=_paths()) is None:
             raise LabError(
                 f"{image} cannot be pulled, and there is no debootstrap to make a base image with: {error.message}",
                 hint="apt-get install -y --no-install-recommends debootstrap, or name one in NSM_BASE_IMAGE",
             ) from error
     else:
+        progress.say(f"base image {image} pulled")
         return image
     with progress.step("base image made by debootstrap"):
         _debootstrap(podman)
