@@ -26,13 +26,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from forwarder_vpp.dataplane.linux import uapi
+import structlog
+
+from forwarder_vpp.dataplane.linux import uapi, udp_buffers
 from forwarder_vpp.dataplane.linux.objects.wireguard_device import port_taken
 from forwarder_vpp.dataplane.netlink import syscalls
 from nsm.model.errors import Code, NsmError
 
 PROGRAM: Final = "wireguard-go"
 
+_LOG: Final = structlog.get_logger(__name__)
 _TUN: Final = Path("/dev/net/tun")
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
@@ -91,6 +94,14 @@ class WireguardGo:
                     os.kill(process, signal.SIGKILL)
                 raise
 
+    def widen(self, name: str) -> None:
+        """Room in its UDP sockets for what comes while the process waits for its turn; its port is set by now."""
+        try:
+            with uapi.connect(self.socket_of(name)) as client:
+                udp_buffers.widen(uapi.owner_of(client))
+        except OSError as error:
+            _LOG.warning("wireguard.narrow", tunnel=name, reason=str(error))
+
     def end(self, name: str) -> None:
         """End the process of a tunnel and wait until it has gone; its device goes with it."""
         uapi.end(self.socket_of(name))
@@ -109,11 +120,7 @@ class WireguardGo:
         try:
             actions = [(os.POSIX_SPAWN_DUP2, silent, fd) for fd in range(_TUN_FD)]
             actions.append((os.POSIX_SPAWN_DUP2, tun, _TUN_FD))
-            environment = {
-                "WG_TUN_FD": str(_TUN_FD),
-                "LOG_LEVEL": "silent",
-                "PATH": os.environ.get("PATH", ""),
-            }
+            environment = {**os.environ, "WG_TUN_FD": str(_TUN_FD), "LOG_LEVEL": "silent"}
             command = [self._binary, "-f", name]
             process = os.posix_spawn(self._binary, command, environment, file_actions=actions, setsid=True)
         finally:

@@ -93,6 +93,7 @@ class UserspaceWireguard:
             index = links.find(session, nsid, name, tags).index
             (link,) = making.make(session, tags, partial(_rename, session, end, index), [end])
             uapi.set_values(self._daemons.socket_of(name), _device(item))
+            self._daemons.widen(name)
         except BaseException as error:
             self._daemons.end(name)
             if isinstance(error, uapi.UapiError) and error.errno == errno.EADDRINUSE:

@@ -19,6 +19,7 @@ MS_PRIVATE: Final = 0x40000
 MNT_DETACH: Final = 2
 _NS_GET_NSTYPE: Final = 0xB703
 _SO_NETNS_COOKIE: Final = 71
+_SYS_PIDFD_GETFD: Final = 438  # the same on every architecture
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -41,6 +42,13 @@ def bind_mount(source: str, target: str) -> None:
 def unmount(target: str) -> None:
     """Take a mount off, its users notwithstanding."""
     _check(_LIBC.umount2(target.encode(), MNT_DETACH), target)
+
+
+def fd_of(pidfd: int, number: int) -> int:
+    """A copy of descriptor ``number`` of another process; OSError if it has none, or may not be looked into."""
+    fd: int = _LIBC.syscall(_SYS_PIDFD_GETFD, pidfd, number, 0)
+    _check(min(fd, 0), f"descriptor {number}")
+    return fd
 
 
 def open_netns(path: str) -> int:
