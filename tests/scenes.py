@@ -5,6 +5,7 @@ Around every test an independent census is taken: leftovers fail it, and so does
 A daemon that a test killed and did not start again is started again for the next one.
 """
 
+import asyncio
 import json
 import os
 import shutil
@@ -12,13 +13,17 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nsm.model.connection import EventType, MonitorScopeSelector
+from nsm.service.config import NsmSettings
+from nsm.service.daemon import open_node
+from nsm.wire.methods import MONITOR_CONNECTIONS
 from nsmctl.errors import LabError
 from nsmctl.lab import census, daemons, identities, namespaces, world
 from nsmctl.lab.census import Census
@@ -72,19 +77,27 @@ class Scene:
         node: Node | None = None,
         payload: str = "IP",
         services: tuple[str, ...] = (),
-        **env: str,
+        env: Mapping[str, str] | None = None,
+        **more: str,
     ) -> Path:
         """Start an endpoint; its namespace."""
-        settings = {"NSM_PAYLOAD": payload, "NSM_CIDR_PREFIX": POOLS, **env}
+        settings = {"NSM_PAYLOAD": payload, "NSM_CIDR_PREFIX": POOLS, **(env or {}), **more}
         self.added.append(name)
         self.world.start_endpoint(name, node or self.far, services or (f"{name}-service",), settings)
         return self.netns(name)
 
-    def client(self, name: str, *services: str, node: Node | None = None, **env: str) -> list[dict[str, Any]]:
+    def client(
+        self,
+        name: str,
+        *services: str,
+        node: Node | None = None,
+        env: Mapping[str, str] | None = None,
+        **more: str,
+    ) -> list[dict[str, Any]]:
         """Start a client of these services (interfaces nsm-1, nsm-2, …); its ``connected`` events."""
         urls = [s if "://" in s else f"kernel://{s}/nsm-{i}" for i, s in enumerate(services, 1)]
         self.added.append(name)
-        return list(self.world.start_client(name, node or self.near, urls, env))
+        return list(self.world.start_client(name, node or self.near, urls, {**(env or {}), **more}))
 
     def client_of_file(self, name: str, file: Path, *, node: Node | None = None, **env: str) -> None:
         """Start a client whose services stand in the settings file ``file``; ready when this returns."""
@@ -218,6 +231,30 @@ class Scene:
             if not self.process(name).alive:
                 self.start(name)
 
+    def refreshed(self, connection_id: str, times: int) -> list[str]:
+        """Wait until the near manager has passed on so many Requests of a client's connection, each with a new token.
+
+        The tokens' own view of time, told by the manager's monitor: nobody's log.
+        """
+        return asyncio.run(self._refreshed(connection_id, times))
+
+    async def _refreshed(self, connection_id: str, times: int) -> list[str]:
+        settings = NsmSettings(
+            name=identities.OPERATOR, identity_dir=str(self.near.identities), dial_timeout=10.0
+        )
+        seen: dict[str, None] = {}
+        async with open_node(settings) as node, asyncio.timeout(WAIT_S + 20):
+            stream = node.channels.get(self.near.manager).stream(MONITOR_CONNECTIONS, MonitorScopeSelector())
+            async with aclosing(stream) as events:
+                async for event in events:
+                    for connection in event.connections.values():
+                        first = connection.route.segments[0]
+                        if first.id == connection_id and event.type is not EventType.DELETE:
+                            seen[first.token] = None
+                    if len(seen) > times:
+                        break
+        return list(seen)
+
     # judgement
 
     def census(self) -> Census:
@@ -240,7 +277,8 @@ class Scene:
 
     def left_since(self, before: Census) -> tuple[str, ...]:
         """The difference to ``before``, once what is removed in the background has had its time."""
-        return settled(lambda: before.difference(self.census()), lambda left: not left)
+        left: tuple[str, ...] = settled(lambda: before.difference(self.census()), lambda left: not left)
+        return left
 
     def tracebacks(self, marks: Mapping[str, int]) -> list[str]:
         """Daemons of the lab that logged a traceback since ``marks``: that is always a fault."""

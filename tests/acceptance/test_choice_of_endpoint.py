@@ -18,9 +18,7 @@ OWN = {"NSM_REGISTER_SERVICE": "false"}
 
 def in_registry(lab: Scene, work: Any) -> None:
     """Do ``work(client)`` at the registry, as the operator."""
-    settings = NsmSettings(
-        name=identities.OPERATOR, identity_dir=str(lab.near.identities), dial_timeout=5.0
-    )
+    settings = NsmSettings(name=identities.OPERATOR, identity_dir=str(lab.near.identities), dial_timeout=5.0)
 
     async def run() -> None:
         async with open_node(settings) as node:
@@ -47,7 +45,9 @@ def service(lab: Scene) -> Any:
         in_registry(lab, lambda client, each=each: client.unregister_service(each))
 
 
-def match(source: dict[str, str], destination: dict[str, str] | None, *, falls_through: bool = False) -> Match:
+def match(
+    source: dict[str, str], destination: dict[str, str] | None, *, falls_through: bool = False
+) -> Match:
     routes = () if destination is None else (Destination(destination_selector=destination),)
     return Match(source_selector=source, routes=routes, fall_through=falls_through)
 
@@ -70,7 +70,7 @@ def test_labels_choose_and_what_finds_nothing_falls_through(lab: Scene, service:
     for number, color in enumerate(("red", "blue"), 1):
         pool = f"[172.16.{number}.0/24],[fd00:172:{number}::/112]"
         labels = f"color:{color}"
-        lab.endpoint(color, services=("painted",), NSM_LABELS=labels, NSM_CIDR_PREFIX=pool, **OWN)
+        lab.endpoint(color, services=("painted",), NSM_LABELS=labels, NSM_CIDR_PREFIX=pool, env=OWN)
     service(
         "painted",
         match({"wish": "warm"}, {"color": "red"}),
@@ -89,7 +89,12 @@ def test_a_template_chooses_the_endpoint_of_the_clients_node(lab: Scene, service
         pool = f"[172.16.{number}.0/24],[fd00:172:{number}::/112]"
         labels = f"nodeName:{node.name}"
         lab.endpoint(
-            f"on-{node.name}", node=node, services=("near-me",), NSM_LABELS=labels, NSM_CIDR_PREFIX=pool, **OWN
+            f"on-{node.name}",
+            node=node,
+            services=("near-me",),
+            NSM_LABELS=labels,
+            NSM_CIDR_PREFIX=pool,
+            env=OWN,
         )
     service("near-me", match({}, {"nodeName": "{{.nodeName}}"}))
     for node in (lab.near, lab.far):
@@ -100,7 +105,7 @@ def test_a_template_chooses_the_endpoint_of_the_clients_node(lab: Scene, service
 
 
 def test_labels_that_select_nobody_are_refused_with_the_reason(lab: Scene, service: Any) -> None:
-    lab.endpoint("red", services=("painted",), NSM_LABELS="color:red", **OWN)
+    lab.endpoint("red", services=("painted",), NSM_LABELS="color:red", env=OWN)
     service("painted", match({"wish": "green"}, {"color": "green"}))
     with lab.trying("caller", "kernel://painted/nsm-1?wish=green") as caller:
         failed = lab.wait(caller, "request.failed")

@@ -1,31 +1,19 @@
 """Scenario 7: the set of services of a running client changes, and what stays is not touched."""
 
-import json
 import os
 import signal
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from nsmctl.lab import namespaces
 from nsmctl.lab.demonstration import flows_of
-from tests.scenes import Scene, carried
+from tests.scenes import Scene, carried, links
 
 
 def write(file: Path, *urls: str) -> None:
     new = file.with_suffix(".new")
     new.write_text(yaml.safe_dump({"network_services": list(urls)}))
     new.replace(file)
-
-
-def links(space: Path) -> dict[str, int]:
-    """Interfaces by name, with the index that a replaced one would not keep."""
-    with namespaces.entered(space):
-        done = subprocess.run(["ip", "-j", "link", "show"], capture_output=True, check=True)
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return {link["ifname"]: link["ifindex"] for link in found if link["ifname"] != "lo"}
 
 
 def test_a_third_service_comes_and_the_first_goes_without_a_loss_on_the_second(

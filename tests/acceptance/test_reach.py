@@ -8,7 +8,6 @@ import pytest
 
 from nsmctl.lab import namespaces
 from nsmctl.lab.demonstration import flows_of
-
 from tests.scenes import Scene
 
 PLACES = {

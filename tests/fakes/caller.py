@@ -1,7 +1,7 @@
 """A client of the mesh inside a test: real identity, real sockets, and every liberty with what it sends."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
@@ -14,8 +14,8 @@ from nsm.model.mechanism import INODE_URL, INTERFACE_NAME, KERNEL, LOCAL, Mechan
 from nsm.model.path import Path, PathSegment
 from nsm.service.config import NsmSettings
 from nsm.service.daemon import Node, open_node
-from nsm.transport.channel import Channels
 from nsm.service.fds import inode_url
+from nsm.transport.channel import Channels
 from nsm.wire.methods import NETWORK_SERVICE_CLOSE, NETWORK_SERVICE_REQUEST
 
 
@@ -65,7 +65,9 @@ class Caller:
         channel = self.node.channels.get(self.url)
         await channel.unary(NETWORK_SERVICE_CLOSE, connection, timeout=seconds)
 
-    async def refused(self, connection: Connection, *preferences: Mechanism, seconds: float = 15.0) -> NsmError:
+    async def refused(
+        self, connection: Connection, *preferences: Mechanism, seconds: float = 15.0
+    ) -> NsmError:
         """The error of a Request that must fail."""
         try:
             answer = await self.request(connection, *preferences, seconds=seconds)
@@ -75,15 +77,13 @@ class Caller:
 
 
 @asynccontextmanager
-async def caller(
-    name: str, url: str, identities: FilePath, *, tokens: Any = None
-) -> AsyncIterator[Caller]:
+async def caller(name: str, url: str, identities: FilePath, *, tokens: Any = None) -> AsyncIterator[Caller]:
     """A caller with the identity ``name`` of the embedded service; ``tokens(node)`` may replace its tokens."""
     settings = NsmSettings(name=name, identity_dir=str(identities), dial_timeout=5.0)
-    async with open_node(settings) as node:
+    async with open_node(settings) as opened:
+        node = opened
         if tokens is not None:
-            await node.channels.close()
-            node = replace(node, channels=Channels(node.identity, tokens(node), dial_timeout=5.0))
+            node = replace(opened, channels=Channels(opened.identity, tokens(opened), dial_timeout=5.0))
         try:
             yield Caller(name, url, node)
         finally:

@@ -1,0 +1,92 @@
+"""Scenarios 18 and 24: who is killed or away while packets flow is missed by none of them."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nsmctl.lab.demonstration import cli_of, flows_of
+from tests.fakes.write_counts import end_trace, netlink_writes, traced, vpp_trace
+from tests.scenes import Scene, carried, links
+
+WORLD = (("local", False, "IP"), ("wireguard", True, "IP"), ("vxlan", True, "ETHERNET"))
+
+
+@contextmanager
+def traffic(lab: Scene, **client_env: str) -> Iterator[dict[str, int]]:
+    """One connection of each kind, every one probed at 1 kHz while the block runs: 0 lost, no interface replaced."""
+    patient = {"NSM_LIVENESS_CHECK_TIMEOUT": "5s", **client_env}  # a loaded machine is no fault
+    connections: dict[str, dict[str, Any]] = {}
+    for number, (name, remote, payload) in enumerate(WORLD):
+        pool = f"[172.16.{number}.0/24],[fd00:172:{number}::/112]"
+        lab.endpoint(
+            f"to-{name}", node=lab.far if remote else lab.near, payload=payload, NSM_CIDR_PREFIX=pool
+        )
+        (connections[name],) = lab.client(f"by-{name}", f"to-{name}-service", env=patient)
+    before = {name: links(lab.netns(f"by-{name}"))["nsm-1"] for name in connections}
+    with ExitStack() as stack:
+        running = {
+            name: stack.enter_context(lab.probes(flows_of(c)[:1], f"by-{name}", f"to-{name}"))
+            for name, c in connections.items()
+        }
+        yield before
+        for probes in running.values():
+            carried(probes.finish(), families=1)
+    assert before == {name: links(lab.netns(f"by-{name}"))["nsm-1"] for name in connections}
+
+
+def test_the_agent_killed_and_started_again_loses_and_writes_nothing(lab: Scene, tmp_path: Path) -> None:
+    name = f"{lab.near.name}/forwarder"
+    trace = tmp_path / "trace"
+    with traffic(lab), ExitStack() as stack:
+        lab.kill(name)
+        writes: list[str] = []
+        if lab.dataplane == "vpp":
+            writes = stack.enter_context(vpp_trace(cli_of(lab.near)))
+        lab.world.start(traced(lab.daemon(name), trace))
+        adopted = lab.events(name, "connections.adopted")[-1]
+        end_trace(lab.process(name).pid)
+        stack.close()
+        assert (adopted["alive"], adopted["ended"]) == (3, 0)
+        assert netlink_writes(trace) == []
+        assert writes == []
+    (again,) = lab.client("newcomer", "to-wireguard-service")
+    carried(lab.probe(again, "newcomer", "to-wireguard", rate=200, seconds=0.2))
+
+
+def test_managers_killed_and_started_again_lose_nothing(lab: Scene) -> None:
+    names = [f"{node.name}/manager" for node in (lab.near, lab.far)]
+    with traffic(lab, NSM_MAX_TOKEN_LIFETIME="20s"):
+        marks = {name: lab.mark_log(f"by-{name}") for name, _, _ in WORLD}
+        for name in names:
+            lab.kill(name)
+        lab.start(*names)
+        for name, since in marks.items():  # every client notices, finds its packets flowing, and asks again
+            lab.wait(f"by-{name}", "heal", since=since, is_alive=True)
+    (again,) = lab.client("newcomer", "to-wireguard-service")
+    carried(lab.probe(again, "newcomer", "to-wireguard", rate=200, seconds=0.2))
+
+
+@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_without_the_registry_traffic_goes_on_and_new_clients_wait(lab: Scene, way: signal.Signals) -> None:
+    registry = f"{lab.near.name}/registry"
+    with traffic(lab, NSM_MAX_TOKEN_LIFETIME="6s"):
+        pid = lab.process(registry).pid
+        if way is signal.SIGKILL:
+            lab.kill(registry)
+        else:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            lab.refreshed("by-wireguard-0", 2)
+        finally:
+            if way is signal.SIGKILL:
+                lab.start(registry)
+            else:
+                os.kill(pid, signal.SIGCONT)
+        lab.endpoint("late-server", NSM_CIDR_PREFIX="[172.16.7.0/24],[fd00:172:7::/112]")
+        (late,) = lab.client("late", "late-server-service")
+        carried(lab.probe(late, "late", "late-server", rate=200, seconds=0.2))
