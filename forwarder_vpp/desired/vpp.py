@@ -8,7 +8,6 @@ are one batch and all that hangs on them is the next one, ports (admin up) last.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from ipaddress import ip_interface, ip_network
 
 from forwarder_vpp.dataplane.contract.intent import End, Intent, KernelEnd, VxlanEnd, WireguardEnd
 from forwarder_vpp.dataplane.contract.items import Item, Key
@@ -31,6 +30,7 @@ from forwarder_vpp.dataplane.vpp.objects.udp_port import UdpPort
 from forwarder_vpp.dataplane.vpp.objects.vxlan import VxlanTunnel
 from forwarder_vpp.dataplane.vpp.objects.wireguard import Wireguard
 from forwarder_vpp.dataplane.vpp.objects.wireguard_peer import WireguardPeer
+from nsm.model.addresses import ip_interface, ip_network
 from nsm.model.context import IpNeighbor
 from nsm.model.mechanism import IP
 

@@ -171,6 +171,8 @@ class Reconciler:
 
         async def undo() -> None:
             await asyncio.wait({writes})
+            if not writes.cancelled():
+                writes.exception()  # a caller that was cancelled has not taken it
             failures = await self._pass(scope)
             if failures:
                 self._leave(connection_id, scope)
