@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import pytest
 
 from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId, VxlanEnd, WireguardEnd
 from forwarder_vpp.dataplane.contract.items import Item
-from forwarder_vpp.dataplane.vpp.messages.wireguard import ESTABLISHED, PeerDump
+from forwarder_vpp.dataplane.vpp.objects.wireguard_peer import WireguardPeer
+from forwarder_vpp.dataplane.vpp.waiting import Waiting
 from forwarder_vpp.desired.vpp import NodeFacts, UplinkFacts, connection_items, uplink_items
 from nsm.model.context import Route
 from nsm.model.mechanism import ETHERNET, IP
@@ -192,14 +193,18 @@ def text(key: bytes) -> str:
     return b64encode(key).decode()
 
 
-async def established(node_: Node, count: int) -> None:
-    """Until ``count`` peers have shaken hands."""
+async def established(node_: Node, items: Iterable[Item]) -> None:
+    """Until every peer among ``items`` has shaken hands."""
+    waiting = Waiting(node_.session, os.getpid())
+    await waiting.subscribe(node_.session)
+    known = node_.executor.handles.known
     async with asyncio.timeout(15):
-        while True:
-            peers = await node_.session.dump(PeerDump())
-            if sum(bool(each.flags & ESTABLISHED) for each in peers) >= count:
-                return
-            await asyncio.sleep(0.02)
+        for each in items:
+            if isinstance(each, WireguardPeer):
+                index, peer = known[each.interface], known[each.key]
+                assert isinstance(index, int)
+                assert isinstance(peer, int)
+                await waiting.established(index, peer)
 
 
 @pytest.mark.parametrize("underlay", [IPV4, IPV6], indirect=True)
@@ -213,7 +218,7 @@ async def test_ip_crosses_nodes_over_wireguard_on_ports_of_its_own(
     far = connection_items(intent(far_end, workload(2, 1, IP), IP), FACTS)
     await second.executor.create(far)
     await first.executor.create(near)
-    await established(first, 1)
+    await established(first, near)
     assert await both_families("vpt-w1", 2) == (5, 5)
     assert await asyncio.to_thread(ping, "vpt-w2", "10.9.0.1", size=MTU - 28) == 5
     await streams_arrive()
@@ -232,13 +237,14 @@ async def test_of_three_tunnels_on_the_shared_port_the_middle_one_may_go(two: tu
         far.append(connection_items(intent(theirs, workload(other, one, IP), IP, number), FACTS))
         await second.executor.create(far[-1])
         await first.executor.create(near[-1])
-        await established(first, number + 1)
+        await established(first, near[-1])
     await first.executor.delete(near[1])
     await second.executor.delete(far[1])
     for number in (0, 2):  # new interfaces on one side: the other must still answer their handshakes
         await first.executor.delete(near[number])
         await first.executor.create(near[number])
-    await established(first, 2)
+    for number in (0, 2):
+        await established(first, near[number])
     assert await both_families("vpt-w1", 2) == (5, 5)
     assert await both_families("vpt-w5", 6) == (5, 5)
 

@@ -93,7 +93,6 @@ class IpVeths:
     async def create(self, item: Veth, handles: object) -> object:
         """The pair, both ends up, IPv6 silent at the node."""
         place = self._names[item.near.netns]
-        segments = () if item.large_segments else ("gso_max_segs", "1")
         near = (
             "name",
             item.near.name,
@@ -103,7 +102,6 @@ class IpVeths:
             item.near.mac,
             "mtu",
             str(item.mtu),
-            *segments,
         )
         far = ("name", item.far.name, "address", item.far.mac, "mtu", str(item.mtu))
         inside(self._node, "ip", "link", "add", *far, "type", "veth", "peer", *near)

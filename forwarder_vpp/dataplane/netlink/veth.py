@@ -31,7 +31,8 @@ class VethEnd:
 class Veth:
     """A pair with both ends up; ``owner`` is unique to the pair. ``near`` is in a workload's namespace.
 
-    Without ``large_segments`` the workload sends single packets only (set at creation, never changed after).
+    Without ``large_segments`` whoever makes it sees to it that the workload's end lets single packets out only (set at
+    creation, never changed after).
     """
 
     owner: str
@@ -119,8 +120,6 @@ def _pair(item: Veth, nsid: int, far_fd: int | None, group: int) -> wire.Message
         far.append((wire.IFLA_NET_NS_FD, wire.u32(far_fd)))
     data = [(wire.VETH_INFO_PEER, links.end_of_pair(far))]
     near = _end(item.near, item.mtu, group)
-    if not item.large_segments:
-        near.append((wire.IFLA_GSO_MAX_SEGS, wire.u32(1)))
     return links.create(nsid, [*near, links.of_kind("veth", data)], up=False)
 
 

@@ -1,7 +1,8 @@
 """Makes a workload's link write its own checksums, where VPP would spoil what is left for it to write.
 
 VPP 26.06 keeps the wish for a checksum on a packet that WireGuard has encrypted, and writes it into the
-ciphertext at the uplink (docs/vpp-notes.md).
+ciphertext at the uplink (docs/vpp-notes.md). A link that writes checksums also cuts large segments itself, at its
+very end: the workload's TCP goes on making them, which is what keeps it fast.
 """
 
 import ctypes
