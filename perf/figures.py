@@ -31,7 +31,7 @@ def of_samples(cell: Figure, work: str, samples: Sequence[Sample]) -> Figure:
     """Median and p99 in milliseconds of the calls that succeeded; place and column are those of ``cell``."""
     times = sorted(1000 * each.seconds for each in samples if not each.error)
     failed = len(samples) - len(times)
-    middle = times[len(times) // 2] if times else float("nan")
+    middle = times[len(times) // 2] if times else 0.0
     late = times[min(len(times) - 1, len(times) * 99 // 100)] if times else None
     return Figure(cell.place, work, cell.column, "ms", middle, late, len(samples), failed, pressure())
 

@@ -17,8 +17,13 @@ RESULTS: Final = Path(__file__).parent / "results"
 
 def table(figures: Sequence[Figure], machine: Mapping[str, Any]) -> Table:
     """One row a place and work, one column a dataplane, the Go chain first."""
+    loads = sorted(figure.pressure for figure in figures)
     columns = list(dict.fromkeys(figure.column for figure in figures))
-    shown = Table(title=_title(machine), box=box.SIMPLE, title_justify="left")
+    shown = Table(title=_title(machine), box=box.SIMPLE, title_justify="left", caption_justify="left")
+    shown.caption = (
+        f"while this was measured, somebody waited for a processor {loads[len(loads) // 2]:.0f} % of the time "
+        f"(median; at most {loads[-1]:.0f} %): above 20 % read ratios, not times"
+    )
     shown.add_column("place")
     shown.add_column("work")
     for name in ("Go, VPP", *columns):
