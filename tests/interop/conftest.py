@@ -39,6 +39,8 @@ DATAPLANES = [
 ON_LINUX = pytest.mark.parametrize("our_lab", DATAPLANES[:1], indirect=True)
 GO_ON_LINUX = pytest.mark.parametrize("foreign_lab", DATAPLANES[:1], indirect=True)
 """For cases whose dataplane does not matter."""
+RATE = 200
+"""Probes a second: these suites ask whether packets arrive, not what a busy machine's rings can hold."""
 GO_STATE = Path("/var/lib/networkservicemesh")
 """The Go manager makes this folder on its first Request, wherever it runs."""
 

@@ -5,7 +5,7 @@ import pytest
 from tests.scenes import carried
 
 from . import peers
-from .conftest import Mixed
+from .conftest import RATE, Mixed
 from .test_go_workloads import PLACES
 
 pytestmark = peers.needed
@@ -18,7 +18,7 @@ def test_our_client_reaches_our_endpoint(go_lab: Mixed, place: str) -> None:
     go_lab.endpoint(name, node=go_lab.far if is_remote else go_lab.near, payload=payload)
     (connected,) = go_lab.client("oc", f"{name}-service")
     assert len(connected["path"]) == hops
-    carried(go_lab.probe(connected, "oc", name))
+    carried(go_lab.probe(connected, "oc", name, rate=RATE))
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -28,4 +28,4 @@ def test_only_the_forwarders_are_ours(go_lab: Mixed, place: str) -> None:
     go_lab.go_endpoint(name, node=go_lab.far if is_remote else go_lab.near, payload=payload)
     client = go_lab.go_client("gc", f"{name}-service")
     assert len(client.connection.route.segments) == hops
-    carried(go_lab.probe(client.addresses, "gc", name))
+    carried(go_lab.probe(client.addresses, "gc", name, rate=RATE))

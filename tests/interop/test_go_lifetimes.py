@@ -9,7 +9,7 @@ from nsmctl.lab.processes import kill
 from tests.scenes import carried, settled
 
 from . import peers
-from .conftest import GO_ON_LINUX, ON_LINUX, Mixed
+from .conftest import GO_ON_LINUX, ON_LINUX, RATE, Mixed
 from .monitor import news_of
 
 pytestmark = peers.needed
@@ -37,7 +37,7 @@ async def test_refreshes_of_a_go_client_lose_nothing_and_its_close_leaves_nothin
             lab.go_client, "gc", "gs-service", NSM_MAX_TOKEN_LIFETIME=LIFETIME, NSM_REQUEST_TIMEOUT=DEADLINE
         )
         before = interfaces(lab, "gc"), interfaces(lab, "gs")
-        with lab.probes(flows_of(client.addresses), "gc", "gs", rate=500) as running:
+        with lab.probes(flows_of(client.addresses), "gc", "gs", rate=RATE) as running:
             first, *later = await near.expiries(4)
             verdicts = await asyncio.to_thread(running.finish)
         assert later == sorted(later)
@@ -72,7 +72,7 @@ async def test_a_go_client_outlives_our_manager(lab: Mixed) -> None:
         lab.go_client, "gc", "gs-service", NSM_LIVENESS_CHECK_ENABLED="true", NSM_REQUEST_TIMEOUT="5s"
     )
     before = interfaces(lab, "gc")
-    with lab.probes(flows_of(client.addresses), "gc", "gs", rate=500) as running:
+    with lab.probes(flows_of(client.addresses), "gc", "gs", rate=RATE) as running:
         await asyncio.to_thread(lab.kill, "n1/manager")
         await asyncio.to_thread(lab.start, "n1/manager")
         async with news_of(lab.near, "gc") as near:
@@ -91,7 +91,7 @@ async def test_our_client_is_refreshed_and_closed_by_a_go_manager(go_lab: Mixed)
             go_lab.client, "oc", "os-service", NSM_MAX_TOKEN_LIFETIME=LIFETIME, NSM_REQUEST_TIMEOUT=DEADLINE
         )
         before = interfaces(go_lab, "oc"), interfaces(go_lab, "os")
-        with go_lab.probes(flows_of(connected), "oc", "os", rate=500) as running:
+        with go_lab.probes(flows_of(connected), "oc", "os", rate=RATE) as running:
             expiries = await near.expiries(4)
             verdicts = await asyncio.to_thread(running.finish)
         assert expiries == sorted(expiries)
@@ -122,4 +122,4 @@ async def test_our_ports_of_wireguard_pass_go_managers(go_lab: Mixed) -> None:
     assert len({ports[0], ports[2]}) == 2, "n1 has two"
     assert len({ports[1], ports[3]}) == 2, "n2 has two"
     await asyncio.to_thread(go_lab.remove, "oc1")
-    carried(await asyncio.to_thread(go_lab.probe, connections["oc2"], "oc2", "os", seconds=0.5))
+    carried(await asyncio.to_thread(go_lab.probe, connections["oc2"], "oc2", "os", rate=RATE, seconds=0.5))

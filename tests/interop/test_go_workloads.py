@@ -5,7 +5,7 @@ import pytest
 from tests.scenes import carried
 
 from . import peers
-from .conftest import Mixed
+from .conftest import RATE, Mixed
 
 pytestmark = peers.needed
 
@@ -25,9 +25,9 @@ def test_a_go_client_reaches_a_go_endpoint(lab: Mixed, place: str) -> None:
     client = lab.go_client("gc", f"{name}-service")
     assert [segment.name for segment in client.connection.route.segments][:: hops - 1] == ["gc", name]
     assert len(client.connection.route.segments) == hops
-    verdicts = lab.probe(client.addresses, "gc", name)
+    verdicts = lab.probe(client.addresses, "gc", name, rate=RATE)
     carried(verdicts)
-    assert all(verdict.forward.sent == verdict.back.sent == 1000 for verdict in verdicts)
+    assert all(verdict.forward.sent == verdict.back.sent == RATE for verdict in verdicts)
 
 
 @pytest.mark.parametrize("side", ["client", "endpoint"])
@@ -35,9 +35,9 @@ def test_ours_and_theirs_at_the_two_ends_of_one_path(lab: Mixed, side: str) -> N
     if side == "client":
         lab.endpoint("os")
         client = lab.go_client("gc", "os-service")
-        verdicts = lab.probe(client.addresses, "gc", "os")
+        verdicts = lab.probe(client.addresses, "gc", "os", rate=RATE)
     else:
         lab.go_endpoint("gs")
         (connected,) = lab.client("oc", "gs-service")
-        verdicts = lab.probe(connected, "oc", "gs")
+        verdicts = lab.probe(connected, "oc", "gs", rate=RATE)
     carried(verdicts)
