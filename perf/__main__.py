@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,9 @@ def main() -> int:
         sys.stderr.write("make bench: labs with measured VPPs need root; `make bench ARGS=micro` does not\n")
         return 1
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the lab is taken down
     progress = Progress()
+    described = machine.description()
     bench = Bench(QUICK if options.quick else FULL, progress)
     is_complete = True
     for name in options.columns or default_columns():
@@ -36,8 +39,7 @@ def main() -> int:
         except LabError as error:
             progress.say(f"{name}: {error}")
             is_complete = False
-    described = machine.description()
-    report.save(bench.figures, described, options.output)
+        report.save(bench.figures, described, options.output)
     if bench.figures:
         wide = Console(width=None if sys.stdout.isatty() else 160)
         wide.print(report.table(bench.figures, described))
