@@ -2,8 +2,12 @@
 
 import asyncio
 import base64
+import json
 import os
 import select
+import signal
+import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +21,7 @@ from forwarder_vpp.dataplane.linux.dataplane import IN_KERNEL, WIREGUARD_GO, Lin
 from nsm.model.errors import Code, NsmError
 from nsm.model.mechanism import Mechanism
 from nsmctl.lab import namespaces
+from nsmctl.lab.namespaces import entered
 from tests.netns.linux_node import (
     Executor,
     census,
@@ -29,6 +34,9 @@ from tests.netns.linux_node import (
 )
 
 pytestmark = [pytest.mark.linux, pytest.mark.netns]
+
+SO_RCVBUFFORCE = 33
+WAITING = 700
 
 any_wireguard = pytest.mark.parametrize("engine", [IN_KERNEL, WIREGUARD_GO])
 wireguard_in_kernel = pytest.mark.parametrize("engine", [IN_KERNEL])
@@ -191,10 +199,6 @@ async def test_one_vni_with_two_remotes_is_refused(sides: Sides) -> None:
 
 
 async def test_a_vxlan_port_that_is_taken_is_refused(sides: Sides) -> None:
-    import socket
-
-    from nsmctl.lab.namespaces import entered
-
     with entered(sides[0].node):
         holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with holder:
@@ -340,6 +344,31 @@ async def test_a_taken_name_leaves_no_process(sides: Sides) -> None:
 
 
 @wireguard_go
+@pytest.mark.parametrize("stopped", [0, 1])
+async def test_a_process_that_does_not_run_for_a_while_loses_nothing(sides: Sides, stopped: int) -> None:
+    """Seven hundred packets wait for it, at its device or at its socket."""
+    await connect(sides, wireguard(sides))
+    sender, receiver = (datagrams(side.workload) for side in sides)
+    process = open_process(sides[stopped].state)
+    with receiver, sender:
+        receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20)
+        receiver.settimeout(20)
+        receiver.bind(("172.16.1.2", 4242))
+        before = sent_by(sides[0].node)
+        try:
+            signal.pidfd_send_signal(process, signal.SIGSTOP)
+            for number in range(WAITING):
+                sender.sendto(number.to_bytes(4), ("172.16.1.2", 4242))
+            if stopped == 1:
+                await asyncio.to_thread(await_packets, sides[0].node, before + WAITING)
+        finally:
+            signal.pidfd_send_signal(process, signal.SIGCONT)
+            os.close(process)
+        got = {int.from_bytes(receiver.recv(16)) for _ in range(WAITING)}
+    assert got == {*range(WAITING)}
+
+
+@wireguard_go
 async def test_the_process_ends_with_the_workloads_namespace(sides: Sides) -> None:
     intent = wireguard(sides)[0]
     items = sides[0].plane.items(intent)
@@ -384,6 +413,24 @@ def open_process(state: Path) -> int:
     (path,) = state.rglob("*.sock")
     with uapi.connect(path) as client:
         return os.pidfd_open(uapi.owner_of(client))
+
+
+def datagrams(netns: Path) -> socket.socket:
+    with entered(netns):
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+
+def sent_by(node: Path) -> int:
+    """Packets that have left by the node's uplink."""
+    (link,) = json.loads(inside(node, "ip", "-j", "-s", "link", "show", "eth0"))
+    return int(link["stats64"]["tx"]["packets"])
+
+
+def await_packets(node: Path, wanted: int) -> None:
+    """Until so many have left; each look takes some milliseconds."""
+    limit = time.monotonic() + 30
+    while sent_by(node) < wanted:
+        assert time.monotonic() < limit, f"{sent_by(node)} of {wanted} packets"
 
 
 def has_ended(process: int) -> bool:

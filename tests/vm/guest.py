@@ -75,22 +75,20 @@ class Guest:
         self._kernel = kernel
         self._size = (memory_mib, cpus)
         self._process: subprocess.Popen[bytes] | None = None
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket, self._port = socket.socketpair()
         self._answers: IO[bytes] | None = None
         self._number = 0
         self.release = ""
 
     def __enter__(self) -> Self:
         initrd.write(self._work / "initrd", self._kernel.own)
-        ours, theirs = socket.socketpair()
-        self._socket = ours
-        with theirs, (self._work / "qemu.log").open("wb") as log:
+        with self._port, (self._work / "qemu.log").open("wb") as log:
             self._process = subprocess.Popen(
-                self._command(theirs.fileno()),
+                self._command(self._port.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[self._port.fileno()],
             )
         self._socket.settimeout(BOOT_TIMEOUT)
         self._answers = self._socket.makefile("rb")
@@ -146,6 +144,8 @@ class Guest:
         ]
 
     def _end(self) -> None:
+        if self._answers is not None:
+            self._answers.close()
         self._socket.close()
         if self._process is not None:
             self._process.kill()

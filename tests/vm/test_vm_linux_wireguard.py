@@ -27,15 +27,11 @@ CASES = (
 """Packets both ways, adoption with no write, every refusal; each compares the namespaces before and after."""
 
 
-def test_the_kernels_wireguard_carries_the_tunnels(machine: Guest) -> None:
+def test_the_kernels_wireguard_carries_the_tunnels_and_leaves_nothing(machine: Guest) -> None:
     done = machine.run(*PYTEST, *(f"{REMOTE}::{case}[kernel]" for case in CASES), env=LEAN, seconds=500)
     assert done.code == 0, f"on {machine.release}:\n{done.out[-20000:]}"
     passed = re.search(r"(\d+) passed", done.out)
     assert passed is not None
     assert int(passed[1]) == len(CASES), done.out
-
-
-def test_nothing_of_it_stays(machine: Guest) -> None:
-    """Not even after all of them: no namespace, no device, no socket."""
     left = machine.run("sh", "-c", "ls /run/netns; ip -o link show type wireguard; ss -Hlun")
-    assert (left.code, left.out.strip()) == (0, "")
+    assert (left.code, left.out.strip()) == (0, "")  # no namespace, no device, no socket
