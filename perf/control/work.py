@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from perf.control.counts import counted
+from perf.control.counts import Counts, counted
 from perf.control.driver import Driver, Operation, Sample
 from perf.figures import Figure, of_samples, pressure, resident
 from perf.plan import Effort
@@ -13,6 +13,8 @@ from perf.stage import Stage
 
 SETTLE_S: Final = 1.0
 """Tracing goes on for so long after the last answer: what is left for the background counts too."""
+
+QUIET_TRIES: Final = 20
 
 CHUNK: Final = 20
 """Connections asked for at once while filling up."""
@@ -58,6 +60,7 @@ class Work:
         pid = self._stage.pid(f"{self._stage.near.name}/forwarder")
         figures = []
         for work, operation in self._operations.items():
+            await _quiet(pid)
             with counted(pid) as counts:
                 await self._calls.one_by_one(operation, numbers)
                 await asyncio.sleep(SETTLE_S)
@@ -114,6 +117,15 @@ class Work:
         first = self._next
         self._next += count
         return range(first, self._next)
+
+
+async def _quiet(pid: int) -> None:
+    """Wait until a process has nothing left to do of what was asked before."""
+    for _ in range(QUIET_TRIES):
+        with counted(pid) as counts:
+            await asyncio.sleep(SETTLE_S)
+        if counts == Counts():
+            return
 
 
 def idle(stage: Stage, column: str) -> Iterator[Figure]:
