@@ -42,6 +42,7 @@ from .objects.udp_port import UdpPorts
 from .objects.wireguard_peer import WireguardPeer
 from .offload import TunnelVeths
 from .process import VppProcess
+from .profile import rings
 from .recording import OwnedByConnection, Recording
 from .session import VppSession
 from .underlay import Underlay, UnderlayWatch, read_now
@@ -62,7 +63,6 @@ class VppOptions:
 
     ``ports`` are the UDP ranges that tunnels may arrive at. ``uplink``: ``auto`` = the NIC that owns the tunnel
     address unless VPP has that address already, ``none`` = VPP has its own. ``expedited``: see ``expedited.py``.
-    ``ring`` is that of a link between two workloads, ``None`` = as large as VPP's standstills ask for.
     """
 
     api_socket: str = ""
@@ -73,8 +73,6 @@ class VppOptions:
     uplink: str = "auto"
     expedited: bool = False
     ports: tuple[tuple[int, int], ...] = ((4789, 4789), (51820, 59999))
-    ring: Ring | None = None
-    uplink_ring: Ring = UPLINK_RING
 
 
 class VppDataplane:
@@ -104,7 +102,13 @@ class VppDataplane:
         self._watch: UnderlayWatch | None = None
         self._lost: list[Callable[[], None]] = []
         self._node_changed: list[Callable[[], None]] = []
-        ring = self.options.ring or (EXPEDITED_RING if expedited else DEFAULT_RING)
+        sizes = rings(self.options.profile)
+        self._uplink_ring = _ring(sizes.get("uplink"), UPLINK_RING)
+        ring = (
+            _ring(sizes.get("expedited"), EXPEDITED_RING)
+            if expedited
+            else _ring(sizes.get("workload"), DEFAULT_RING)
+        )
         self._facts = NodeFacts(ring=ring, taps=Path("/dev/vhost-net").exists())
         self.descriptors: tuple[Descriptor[Any], ...] = (
             self._ports,
@@ -212,7 +216,7 @@ class VppDataplane:
             routes=found.routes,
             neighbours=found.neighbours,
             ports=self.options.ports,
-            ring=self.options.uplink_ring,
+            ring=self._uplink_ring,
         )
         return uplink_items(facts)
 
@@ -286,6 +290,10 @@ class VppDataplane:
             return {}
         found = await self._stats.read({index for pair in places.values() for index in pair})
         return {name: (found[client], found[endpoint]) for name, (client, endpoint) in places.items()}
+
+
+def _ring(size: tuple[int, int] | None, otherwise: Ring) -> Ring:
+    return Ring(*size) if size else otherwise
 
 
 def _is_wireguard(intent: Intent) -> bool:
