@@ -28,7 +28,7 @@ from typing import Final
 
 import structlog
 
-from forwarder_vpp.dataplane.linux import uapi, udp_buffers
+from forwarder_vpp.dataplane.linux import inotify_room, uapi, udp_buffers
 from forwarder_vpp.dataplane.linux.objects.wireguard_device import port_taken
 from forwarder_vpp.dataplane.netlink import syscalls
 from nsm.model.errors import Code, NsmError
@@ -57,6 +57,7 @@ class WireguardGo:
         self._binary = shutil.which(PROGRAM)
         self._flags: int | None = None
         self._children: set[int] = set()
+        self._has_room = False
         self._launcher = ThreadPoolExecutor(1, "wireguard-go", initializer=self._own_mounts)
 
     def refusal(self) -> str:
@@ -79,6 +80,9 @@ class WireguardGo:
     def start(self, name: str, move: Callable[[], None]) -> None:
         """A process for TUN device ``name``, which ``move`` takes to its namespace and up. Nothing stays on failure."""
         self._reap()
+        if not self._has_room:
+            inotify_room.make()
+            self._has_room = True
         flags = self._tun_flags()
         with contextlib.ExitStack() as stack:
             tun = _tun(name, flags)
