@@ -30,7 +30,8 @@ from nsm.model.errors import invalid
 
 ResultT = TypeVar("ResultT")
 
-_WORKERS: Final = 8
+_WORKERS: Final = 2
+"""The kernel has one lock for all links: more threads only spin on it, and keep VPP from it (docs/vpp-notes.md)."""
 _REMOVERS: Final = 16
 _log = structlog.get_logger(__name__)
 
