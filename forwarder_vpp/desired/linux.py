@@ -1,5 +1,6 @@
 """The linux dataplane: which kernel objects realise a connection."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final
 
@@ -60,7 +61,9 @@ def _remote(intent: Intent, end: KernelEnd, tunnel: VxlanEnd | WireguardEnd) -> 
         )
     else:
         device = _vxlan(intent, end, tunnel)
-    return device, _config(intent, end, device, intent.mtu)
+    config = _config(intent, end, device, intent.mtu)
+    # Who makes a WireGuard device also sizes it: what the engine adds to a packet depends on it.
+    return device, replace(config, mtu=0) if isinstance(tunnel, WireguardEnd) else config
 
 
 def _vxlan(intent: Intent, end: KernelEnd, tunnel: VxlanEnd) -> VxlanDevice:

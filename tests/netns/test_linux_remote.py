@@ -343,6 +343,15 @@ async def test_a_taken_name_leaves_no_process(sides: Sides) -> None:
     assert not list(sides[0].state.rglob("*.sock"))
 
 
+@any_wireguard
+async def test_full_packets_cross_the_underlay_in_one_piece(sides: Sides) -> None:
+    await connect(sides, wireguard(sides))
+    (link,) = json.loads(inside(sides[0].workload, "ip", "-j", "link", "show", "nsm-1"))
+    before = sent_by(sides[0].node)
+    assert ping(sides[0].workload, "172.16.1.2", count=20, size=link["mtu"] - 28) == 20
+    assert sent_by(sides[0].node) - before < 30  # in two pieces each it would be forty
+
+
 @wireguard_go
 @pytest.mark.parametrize("stopped", [0, 1])
 async def test_a_process_that_does_not_run_for_a_while_loses_nothing(sides: Sides, stopped: int) -> None:

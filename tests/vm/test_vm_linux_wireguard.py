@@ -20,6 +20,7 @@ CASES = (
     "test_the_kernels_device_is_in_the_workload_and_its_socket_at_the_node",
     "test_the_kernels_tunnel_ends_with_the_workloads_namespace",
     "test_a_key_that_is_none_is_refused_and_leaves_nothing",
+    "test_full_packets_cross_the_underlay_in_one_piece",
     "test_a_port_holds_one_wireguard_tunnel",
     "test_a_handshake_that_never_comes_is_said",
     "test_a_taken_name_leaves_no_process",

@@ -52,6 +52,10 @@ class KernelWireguard:
         """Whether it was made or found here."""
         return passing_name(item.owner) in self._held
 
+    def device_mtu(self, mtu: int) -> int:
+        """The same: the kernel pads a packet no further than the MTU."""
+        return mtu
+
     async def create(self, item: WireguardDevice) -> Tunnel:
         """Make the device, configured and up."""
         nsid = nsid_of(self._netlink, item.netns)

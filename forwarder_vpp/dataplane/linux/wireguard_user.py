@@ -25,6 +25,8 @@ from forwarder_vpp.dataplane.netlink.session import Session
 from forwarder_vpp.dataplane.netlink.tags import Tag
 from nsm.model.errors import Code, NsmError
 
+_TAKEN_FOR_MTU: Final = 1420
+_PADDING: Final = 16
 _QUEUE: Final = 1000
 """Packets that wait at the TUN device while a busy machine does not run the process: as at most other devices.
 
@@ -47,6 +49,15 @@ class UserspaceWireguard:
         """Whether its process has a socket."""
         return self._daemons.socket_of(passing_name(item.owner)).exists()
 
+    def device_mtu(self, mtu: int) -> int:
+        """Up to 15 bytes less. The process cannot see the device where it is, and takes its MTU for 1420.
+
+        It pads the last part of a packet, behind each whole 1420 bytes, to 16 bytes: a packet of this length is
+        padded by nothing, and no shorter one to more. (At 1440 every full packet was 12 bytes too long for the
+        underlay: two fragments, and nothing at all arrived where the process sends segments in one.)
+        """
+        return mtu - (mtu % _TAKEN_FOR_MTU) % _PADDING
+
     async def create(self, item: WireguardDevice) -> Tunnel:
         """Start the process and give it the device."""
         nsid = nsid_of(self._netlink, item.netns)
@@ -60,7 +71,7 @@ class UserspaceWireguard:
 
     async def resize(self, item: WireguardDevice) -> None:
         """Another MTU; the process notices."""
-        message = links.resize(item.name, item.mtu)
+        message = links.resize(item.name, self.device_mtu(item.mtu))
         await self._netlink.inside(item.netns, lambda session: session.change(message, f"MTU of {item.name}"))
 
     async def remove(self, tunnel: Tunnel) -> None:
@@ -90,7 +101,7 @@ class UserspaceWireguard:
         require_free_port(item.local_port)
         attributes = [
             (wire.IFLA_NET_NS_FD, wire.u32(fds[item.netns])),
-            (wire.IFLA_MTU, wire.u32(item.mtu)),
+            (wire.IFLA_MTU, wire.u32(self.device_mtu(item.mtu))),
             (wire.IFLA_GROUP, wire.u32(tags.group)),
             (wire.IFLA_TXQLEN, wire.u32(_QUEUE)),
         ]

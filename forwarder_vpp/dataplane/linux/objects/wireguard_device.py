@@ -59,6 +59,9 @@ class Engine(Protocol):
     def holds(self, item: WireguardDevice) -> bool:
         """Whether it has made or found the tunnel that stands for ``item``."""
 
+    def device_mtu(self, mtu: int) -> int:
+        """The MTU of the device, so that no packet gets longer on the underlay than ``mtu`` allows."""
+
     async def create(self, item: WireguardDevice) -> Tunnel:
         """Make the tunnel. NsmError: RESOURCE_EXHAUSTED for a port in use, ALREADY_EXISTS for a foreign name."""
 
@@ -135,8 +138,9 @@ class WireguardDescriptor:
 
     async def dump(self, wanted: Mapping[Key, Item]) -> Sequence[Present]:
         """Every tunnel of ours, whole or not."""
-        _ = wanted
-        return [_present(engine, tunnel) for engine in self._engines for tunnel in await engine.dump()]
+        return [
+            _present(engine, tunnel, wanted) for engine in self._engines for tunnel in await engine.dump()
+        ]
 
     async def has_handshake(self, item: WireguardDevice) -> bool:
         """Whether the peer has answered. NsmError UNAVAILABLE if the tunnel is gone."""
@@ -166,6 +170,10 @@ def _with_peer_of(new: WireguardDevice, old: WireguardDevice) -> WireguardDevice
     )
 
 
-def _present(engine: Engine, tunnel: Tunnel) -> Present:
+def _present(engine: Engine, tunnel: Tunnel, wanted: Mapping[Key, Item]) -> Present:
+    key, item = Key(KIND, tunnel.name), tunnel.item
     tag = tunnel.link.tag if tunnel.link is not None else None
-    return Present(Key(KIND, tunnel.name), tunnel.item, Handle(engine, tunnel), tag.owner if tag else "")
+    wish = wanted.get(key)
+    if item is not None and isinstance(wish, WireguardDevice) and engine.device_mtu(wish.mtu) == item.mtu:
+        item = replace(item, mtu=wish.mtu)
+    return Present(key, item, Handle(engine, tunnel), tag.owner if tag else "")

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,6 +18,8 @@ from forwarder_vpp.dataplane.linux.objects.wireguard_device import (
     WireguardDevice,
     passing_name,
 )
+from forwarder_vpp.dataplane.linux.wireguard_user import UserspaceWireguard
+from forwarder_vpp.dataplane.netlink.access import Netlink
 from nsm.model.errors import Code, NsmError
 
 ITEM = WireguardDevice("o", NetnsId(1, 2, 3), "nsm-1", 1440, 52001, "a", "192.0.2.2", 52002, "b")
@@ -32,6 +36,9 @@ class FakeEngine:
 
     def holds(self, item: WireguardDevice) -> bool:
         return any(each.name == passing_name(item.owner) for each in self.tunnels)
+
+    def device_mtu(self, mtu: int) -> int:
+        return mtu - 4
 
     async def create(self, item: WireguardDevice) -> Tunnel:
         self.tunnels.append(Tunnel(passing_name(item.owner), None, item))
@@ -107,3 +114,28 @@ def test_a_device_that_may_be_opened_is_enough(tmp_path: Path) -> None:
     tun = tmp_path / "tun"
     tun.touch(mode=0o600)
     assert not wireguard_go.refusal("/usr/bin/wireguard-go", tun)
+
+
+@pytest.mark.parametrize("mtu", [*range(1280, 1460), 2839, 2840, 8920, 8940, 9000])
+def test_what_wireguard_go_pads_stays_within_the_mtu(mtu: int, tmp_path: Path) -> None:
+    daemons = wireguard_go.WireguardGo(tmp_path)
+    engine = UserspaceWireguard(cast("Netlink", None), daemons)
+    device = engine.device_mtu(mtu)
+    assert mtu - 15 <= device <= mtu
+    assert max(padded(length) for length in range(1, device + 1)) <= mtu
+    daemons.close()
+
+
+def padded(length: int, mtu: int = 1420) -> int:
+    """The length after calculatePaddingSize (golang.zx2c4.com/wireguard/device/send.go), the MTU taken for ``mtu``."""
+    last = length % mtu if length > mtu else length
+    return length + min((last + 15) // 16 * 16, mtu) - last
+
+
+async def test_a_device_with_the_mtu_for_what_is_wanted_is_as_wanted() -> None:
+    engine = FakeEngine(tunnels=[Tunnel(passing_name("o"), None, replace(ITEM, mtu=1436))])
+    descriptor = WireguardDescriptor([engine])
+    (found,) = await descriptor.dump({ITEM.key: ITEM})
+    assert found.item == ITEM
+    (found,) = await descriptor.dump({ITEM.key: replace(ITEM, mtu=1400)})
+    assert found.item == replace(ITEM, mtu=1436)
