@@ -31,6 +31,7 @@ import structlog
 from forwarder_vpp.dataplane.linux import inotify_room, uapi, udp_buffers
 from forwarder_vpp.dataplane.linux.objects.wireguard_device import port_taken
 from forwarder_vpp.dataplane.netlink import syscalls
+from forwarder_vpp.dataplane.priority import prefer
 from nsm.model.errors import Code, NsmError
 
 PROGRAM: Final = "wireguard-go"
@@ -129,6 +130,7 @@ class WireguardGo:
             process = os.posix_spawn(self._binary, command, environment, file_actions=actions, setsid=True)
         finally:
             os.close(silent)
+        prefer(process)
         self._children.add(process)
         return process
 

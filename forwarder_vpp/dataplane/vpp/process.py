@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from forwarder_vpp.dataplane.priority import prefer
 from nsm.model.errors import Code, NsmError
 
 from .profile import find_vpp, preload, render
@@ -155,6 +156,7 @@ class VppProcess:
             ],
             setsid=True,
         )
+        prefer(pid)
         self.starts += 1
         self._process = identify(pid)
         if self._process is None:
