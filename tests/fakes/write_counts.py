@@ -110,7 +110,7 @@ def vpp_trace(cli: Path) -> Iterator[list[str]]:
         shown = vppctl(cli, "api trace dump")
         names = re.findall(r"^vl_api_(\w+?)_t:", shown, re.MULTILINE)
         writes += [name for name in names if not _READS.search(name) and not _CLIENT.match(name)]
-        writes += ["the trace itself is empty"] * (not names)
+        writes += ["the trace was not on"] * ("is enabled" not in vppctl(cli, "api trace status"))
 
 
 __all__ = ["end_trace", "netlink_writes", "traced", "tracing", "vpp_trace"]
