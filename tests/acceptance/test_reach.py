@@ -45,7 +45,9 @@ def test_the_interface_is_exactly_as_answered(lab: Scene, place: str) -> None:
     (connection,) = lab.client("caller", "server-service")
     space = lab.netns("caller")
     (link,) = ip_json(space, "link", "show", "nsm-1")
-    assert link["mtu"] == connection["mtu"]
+    is_padded = remote and payload == "IP" and lab.world.topology.dataplane == "linux"
+    slack = 15 if is_padded else 0  # wireguard-go pads packets beyond the MTU of its device
+    assert connection["mtu"] - slack <= link["mtu"] <= connection["mtu"]
     (shown,) = ip_json(space, "address", "show", "nsm-1")
     addresses = {f"{a['local']}/{a['prefixlen']}" for a in shown["addr_info"] if a["scope"] == "global"}
     assert addresses == set(connection["src_ip_addrs"])
