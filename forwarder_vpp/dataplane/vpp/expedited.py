@@ -36,20 +36,34 @@ class Expedited:
     @contextlib.contextmanager
     def during(self) -> Iterator[None]:
         """On; afterwards as before, unless another user still needs it."""
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        users = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if _alone(descriptor) and not os.pread(descriptor, 16, 0):
-                os.pwrite(descriptor, self._switch.read_bytes(), 0)
-            self._switch.write_text("1")
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            with self._gate():
+                if _alone(users) and not os.pread(users, 16, 0):
+                    os.pwrite(users, self._switch.read_bytes(), 0)
+                self._switch.write_text("1")
+                fcntl.flock(users, fcntl.LOCK_SH)
             try:
                 yield
             finally:
-                if _alone(descriptor):
-                    self._switch.write_bytes(os.pread(descriptor, 16, 0))
-                    os.ftruncate(descriptor, 0)
+                with self._gate():
+                    if _alone(users):
+                        self._switch.write_bytes(os.pread(users, 16, 0))
+                        os.ftruncate(users, 0)
+                    fcntl.flock(users, fcntl.LOCK_UN)
         finally:
-            os.close(descriptor)
+            os.close(users)
+
+    @contextlib.contextmanager
+    def _gate(self) -> Iterator[None]:
+        """One comes or goes at a time; held for some microseconds."""
+        path = self._lock.with_name(f"{self._lock.name}.gate")
+        gate = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(gate)
 
 
 def expedited_if_possible() -> Expedited | None:

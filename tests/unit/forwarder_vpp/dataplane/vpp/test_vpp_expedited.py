@@ -1,5 +1,6 @@
 """Expedited grace periods are put back by the last user, also after one that died."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,19 @@ def test_a_machine_that_does_not_let_us_is_no_failure(
 ) -> None:
     monkeypatch.setattr(expedited, "Expedited", lambda: Expedited(tmp_path / "none", tmp_path / "lock"))
     assert expedited.expedited_if_possible() is None
+
+
+def test_users_that_come_while_others_go_leave_it_as_it_was(switch: Path, tmp_path: Path) -> None:
+    users = [Expedited(switch, tmp_path / "lock") for _ in range(4)]
+
+    def come_and_go(user: Expedited) -> set[str]:
+        seen = set()
+        for _ in range(200):
+            with user.during():
+                seen.add(switch.read_text())
+        return seen
+
+    with ThreadPoolExecutor(len(users)) as pool:
+        seen = set().union(*pool.map(come_and_go, users))
+    assert switch.read_text() == "0\n"
+    assert seen <= {"1", ""}, "empty while another writes the same to a file that is no sysfs"
