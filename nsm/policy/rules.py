@@ -50,7 +50,6 @@ class Policies:
         tokens = tuple(segment.token for segment in path.segments)
         _check(CLIENT, Facts(self._verifier, tokens, path.index, peer_leaf, self._clock()))
 
-
     def owner(self, known: Path, asked: Path) -> None:
         """A call about a connection that exists, on path ``known``, comes from the client that has it.
 

@@ -16,7 +16,9 @@ from tests.fakes.fake_dataplane import FakeDataplane, FakeItem
 UPLINK = {Key("port", "uplink")}
 
 
-def intent(name: str, *, remote: str = "", mtu: int = 1500, interface: str = "nsm-1", expires: float = 0.0) -> Intent:
+def intent(
+    name: str, *, remote: str = "", mtu: int = 1500, interface: str = "nsm-1", expires: float = 0.0
+) -> Intent:
     number = sum(name.encode())
     client = KernelEnd(NetnsId(1, number, number), interface, ("10.0.0.1/32",))
     if remote:
