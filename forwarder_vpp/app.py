@@ -134,7 +134,7 @@ async def forwarder(
         node.channels,
         settings.connect_to,
         policies=RegistryPolicies(node.verifier, settings.registry_client_policies),
-        timeout=settings.request_timeout,
+        timeout=settings.call_timeout,
     )
 
     def removed(connection_id: str) -> None:

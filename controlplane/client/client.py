@@ -110,7 +110,7 @@ class Client:
             liveness=self._liveness(),
             occupied=lambda: self._occupied(index),
             on_change=self._changed,
-            request_timeout=min(settings.request_timeout, settings.max_token_lifetime / 3),  # trap 8
+            request_timeout=settings.call_timeout,
         )
         self._sessions[index] = (url, session)
         session.start().add_done_callback(self._ended)

@@ -99,7 +99,7 @@ class Endpoint:
         masks = settings.registry_client_policies
         policies = RegistryPolicies(self._node.verifier, masks) if masks else None
         client = RegistryClient(
-            self._node.channels, settings.connect_to, policies=policies, timeout=settings.request_timeout
+            self._node.channels, settings.connect_to, policies=policies, timeout=settings.call_timeout
         )
         labels = {service: dict(settings.labels) for service in settings.service_names if settings.labels}
         endpoint = NetworkServiceEndpoint(

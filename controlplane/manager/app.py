@@ -57,7 +57,7 @@ async def manager(settings: ManagerSettings, node: Node) -> AsyncIterator[Manage
         node.channels,
         settings.registry_url,
         policies=RegistryPolicies(node.verifier, settings.registry_client_policies),
-        timeout=settings.request_timeout,
+        timeout=settings.call_timeout,
     )
     labels = NodeLabels.of(node=settings.node_name, pod=settings.pod_name, cluster=settings.cluster_name)
     local = LocalEndpoints(public_url(settings.listen_on), node.channels.drop)

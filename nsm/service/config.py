@@ -81,6 +81,15 @@ class NsmSettings(BaseSettings):
     )
 
     @property
+    def call_timeout(self) -> float:
+        """Seconds a call of ours may take: ``request_timeout``, but a third of a token's life at most.
+
+        Who serves a call ends what came of it before the caller's token expires by as long as the call had: with a
+        deadline beyond that it would end at once (trap 8).
+        """
+        return min(self.request_timeout, self.max_token_lifetime / 3)
+
+    @property
     def identity_endpoint(self) -> str:
         """The Workload API to use: ``SPIFFE_ENDPOINT_SOCKET``, else our socket of the embedded service."""
         return self.spiffe_endpoint_socket or f"unix://{self.identity_dir}/{self.name}.sock"

@@ -264,3 +264,8 @@ def test_without_a_workload_api_the_embedded_service_is_asked(monkeypatch: pytes
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load(Example).name = "other"
+
+
+@pytest.mark.parametrize(("lifetime", "timeout"), [(600.0, 15.0), (45.0, 15.0), (9.0, 3.0)])
+def test_a_call_is_over_long_before_its_token(lifetime: float, timeout: float) -> None:
+    assert Example(max_token_lifetime=f"{lifetime}s").call_timeout == timeout  # type: ignore[arg-type]
