@@ -11,9 +11,10 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,16 @@ DATAPLANES = [
 ]
 WAIT_S = 30.0
 """Patience for what must happen; a test that waits that long fails, it does not measure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script(Daemon):
+    """A daemon of the tests: ``program`` is the whole path."""
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """As given."""
+        return (self.program, *self.arguments)
 
 
 @dataclass
@@ -108,6 +119,30 @@ class Scene:
         self.added.append(name)
         place = node or self.near
         self.world._workload(Workload(name, "client", place.name, ""), env, daemon)
+
+    def passthrough(self, name: str, next_service: str, *, node: Node | None = None, **env: str) -> None:
+        """An endpoint of ``<name>-service`` that connects its clients on to ``next_service``; a router for IPv4."""
+
+        def daemon(node: Node, name: str, netns: Path, extra: Mapping[str, str]) -> Daemon:
+            with namespaces.entered(netns):
+                Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            made = daemons.endpoint(node, name, netns, extra)
+            return Script(
+                made.name, sys.executable, netns, made.log, made.env, ("-m", "tests.fakes.passthrough")
+            )
+
+        place = node or self.near
+        settings = {
+            "NSM_PAYLOAD": "IP",
+            "NSM_SERVICE_NAMES": f"{name}-service",
+            "NSM_NEXT_SERVICE": next_service,
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            **env,
+        }
+        self.added.append(name)
+        self.world._workload(
+            Workload(name, "endpoint", place.name, "", (f"{name}-service",)), settings, daemon
+        )
 
     def workload(self, name: str, *, node: Node | None = None) -> Path:
         """A namespace with an identity and no daemon: for a client inside the test (``tests.fakes.caller``)."""
@@ -205,7 +240,16 @@ class Scene:
         try:
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # the block may have killed it
+                os.kill(pid, signal.SIGCONT)
+
+    def is_asked(self, name: str) -> bool:
+        """Whether a forwarder that is stopped has been sent something by now, which it has not read."""
+        node = self.world.topology.node(name.partition("/")[0])
+        with namespaces.entered(node.netns):
+            shown = subprocess.run(["ss", "-xanH"], capture_output=True, text=True, check=True).stdout
+        ends = [line.split() for line in shown.splitlines()]
+        return any(f"{node.directory}/forwarder.sock" in end[4] and int(end[2]) > 0 for end in ends)
 
     def mark_log(self, name: str) -> int:
         """Where the log of a daemon or workload ends now, for ``events`` and ``wait``."""

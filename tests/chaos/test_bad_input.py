@@ -3,7 +3,6 @@
 import asyncio
 import os
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -80,14 +79,17 @@ async def long_name(place: Place, who: Caller) -> None:
 
 
 async def taken_name(place: Place, who: Caller) -> None:
-    with namespaces.netlink(place.space) as ip:
-        ip.link("add", ifname="taken", kind="bridge")
+    await asyncio.to_thread(bridge, place, "add")
     try:
         error = await who.refused(who.first(SERVICE), who.kernel(place.space, "taken"))
         says(error, Code.ALREADY_EXISTS, "name", "taken")
     finally:
-        with namespaces.netlink(place.space) as ip:
-            ip.link("del", ifname="taken")
+        await asyncio.to_thread(bridge, place, "del")
+
+
+def bridge(place: Place, verb: str) -> None:
+    with namespaces.netlink(place.space) as ip:
+        ip.link(verb, ifname="taken", kind="bridge")
 
 
 async def no_namespace(place: Place, who: Caller) -> None:
@@ -221,7 +223,7 @@ async def test_a_namespace_that_goes_during_the_request(place: Place) -> None:
     async with place.caller() as who:
         with place.lab.stopped(far):
             asking = asyncio.create_task(who.request(who.first(SERVICE), who.kernel(place.space)))
-            await asyncio.to_thread(settled, lambda: is_asked(place.lab), bool)
+            await asyncio.to_thread(settled, lambda: place.lab.is_asked(far), bool)
             namespaces.delete(place.lab.world.state.workloads["odd"].space)
         (outcome,) = await asyncio.gather(asking, return_exceptions=True)
         if isinstance(outcome, NsmError):
@@ -229,13 +231,6 @@ async def test_a_namespace_that_goes_during_the_request(place: Place) -> None:
         else:
             assert isinstance(outcome, Connection)
             await who.close(outcome)
-
-
-def is_asked(lab: Scene) -> bool:
-    """Whether the far forwarder, which is stopped, has been sent something it has not read."""
-    shown = subprocess.run(["ss", "-xnH"], capture_output=True, text=True, check=True).stdout
-    ends = [line.split() for line in shown.splitlines()]
-    return any(f"{lab.far.directory}/forwarder.sock" in line[4] and int(line[2]) > 0 for line in ends)
 
 
 def test_a_namespace_that_has_gone_takes_its_connection_with_it(place: Place) -> None:
