@@ -203,16 +203,13 @@ async def test_the_forwarder_refuses_what_a_manager_would_not_pass_on(place: Pla
 
 
 async def test_a_tunnel_port_that_is_taken(place: Place) -> None:
-    """Of the kernel's dataplane: VPP's ports are not the kernel's, so there it must go on working."""
+    """By somebody on the node: on either dataplane the kernel shall not answer what is a tunnel's."""
     with namespaces.entered(place.lab.near.netns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("0.0.0.0", 4789))
         async with place.caller() as who:
-            asked = who.first("bridge-service")
-            if place.lab.dataplane == "vpp":
-                await who.close(await who.request(asked, who.kernel(place.space)))
-                return
-            error = await who.refused(asked, who.kernel(place.space))
-            says(error, Code.RESOURCE_EXHAUSTED, "4789")
+            error = await who.refused(who.first("bridge-service"), who.kernel(place.space))
+    code = Code.ALREADY_EXISTS if place.lab.dataplane == "vpp" else Code.RESOURCE_EXHAUSTED
+    says(error, code, "UDP port 4789")
     async with place.caller() as who:
         await who.close(await who.request(who.first("bridge-service"), who.kernel(place.space)))
 
