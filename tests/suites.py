@@ -66,6 +66,8 @@ class Summary:
             name = parts[parts.index("tests") + 1] if "tests" in parts else parts[-2]
             dataplane = next((mark for mark in DATAPLANES if item.get_closest_marker(mark)), "-")
             self.where[item.nodeid] = (name, dataplane)
+            if item.get_closest_marker("minutes") and os.environ.get("NSM_SLOW") != "1":
+                item.add_marker(pytest.mark.skip(reason="NOT ASKED FOR: takes minutes, NSM_SLOW=1 runs it"))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count one phase of one test."""

@@ -12,7 +12,7 @@ from tests.contract.targets import vpp_binary
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 @pytest.mark.timeout(1500)
 def test_it_ends_with_ok() -> None:
     if shutil.which("podman") is None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.vm.guest import Guest
 
-pytestmark = [pytest.mark.linux, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.linux, pytest.mark.minutes, pytest.mark.timeout(600)]
 
 SETTINGS = ("-c", "tests/vm/guest.ini", "--rootdir=.", "--confcutdir=tests/netns", "-rs")
 PYTEST = (sys.executable, "-m", "pytest", *SETTINGS)
