@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nsmctl.lab import namespaces
 from nsmctl.lab.demonstration import flows_of
+from nsmctl.lab.world import port
 from tests.scenes import Scene
 
 PLACES = {
@@ -55,22 +57,33 @@ def test_the_interface_is_exactly_as_answered(lab: Scene, place: str) -> None:
     assert {a.partition("/")[0] for a in connection["dst_ip_addrs"]} <= routes
 
 
-def test_ip_payload_never_crosses_the_underlay_in_the_clear(lab: Scene) -> None:
+def test_ip_payload_never_crosses_the_underlay_in_the_clear(lab: Scene, tmp_path: Path) -> None:
     lab.endpoint("server")
     (connection,) = lab.client("caller", "server-service")
-    cable = namespaces.path_of(lab.world.topology.cable)
-    with namespaces.entered(cable):
-        capture = subprocess.Popen(
-            ["tcpdump", "-i", "br0", "-p", "--immediate-mode", "-U", "-w", "-", "udp or esp"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-    assert capture.stderr is not None
-    assert b"listening" in capture.stderr.readline() + capture.stderr.readline()
-    with lab.probes(flows_of(connection), "caller", "server", rate=500, seconds=1) as running:
-        verdicts = running.finish()
-    capture.terminate()
-    seen, _ = capture.communicate(timeout=10)
+    file = tmp_path / "underlay.pcap"
+    with namespaces.entered(namespaces.path_of(lab.world.topology.cable)):
+        argv = [
+            "tcpdump",
+            "-i",
+            port(lab.near).name,
+            "-Z",
+            "root",
+            "--immediate-mode",
+            "-U",
+            "-w",
+            str(file),
+            "udp",
+        ]
+        capture = subprocess.Popen(argv, stderr=subprocess.PIPE)
+    with capture:
+        assert capture.stderr is not None
+        try:
+            assert b"listening" in capture.stderr.readline()
+            with lab.probes(flows_of(connection), "caller", "server", rate=500, seconds=1) as running:
+                verdicts = running.finish()
+        finally:
+            capture.terminate()
+    seen = file.read_bytes()
     assert sum(v.lost for v in verdicts) == 0
-    assert len(seen) > 100_000, "the tunnel's packets were captured"
+    assert len(seen) > 200_000, "the tunnel's packets were captured"
     assert bytes(40) not in seen, "a probe's padding of zeros"
