@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from nsmctl.lab.demonstration import flows_of
-from tests.scenes import Scene, carried, links
+from tests.scenes import Scene, carried, links, settled
 
 
 def write(file: Path, *urls: str) -> None:
@@ -43,11 +43,13 @@ def test_a_third_service_comes_and_the_first_goes_without_a_loss_on_the_second(
         os.kill(lab.process("caller").pid, signal.SIGHUP)
         reloaded = lab.wait("caller", "reloaded", since=since)
         added = lab.wait("caller", "connected", since=since, connection=reloaded["added"][0])
+        lab.wait("caller", "closed", since=since, connection="caller-0")
         verdicts = running.finish()
 
     carried(verdicts)
     assert reloaded["removed"] == ["caller-0"]
-    after = links(lab.netns("caller"))
+    # The forwarder removes an interface after it has answered the Close.
+    after = settled(lambda: links(lab.netns("caller")), lambda found: "nsm-1" not in found)
     assert set(after) == {"nsm-2", "nsm-3"}
     assert after["nsm-2"] == before["nsm-2"]
     carried(lab.probe(added, "caller", "three", seconds=0.5))
