@@ -32,38 +32,38 @@ def test_a_third_service_comes_and_the_first_goes_without_a_loss_on_the_second(
     )
     file = tmp_path / "client.yaml"
     write(file, first, second)
-    lab.client_of_file("caller", file)
-    kept = lab.wait("caller", "connected", connection="caller-1")
-    before = links(lab.netns("caller"))
+    lab.client_of_file("switcher", file)
+    kept = lab.wait("switcher", "connected", connection="switcher-1")
+    before = links(lab.netns("switcher"))
     assert set(before) == {"nsm-1", "nsm-2"}
 
-    with lab.probes(flows_of(kept), "caller", "two") as running:
-        since = lab.mark_log("caller")
+    with lab.probes(flows_of(kept), "switcher", "two") as running:
+        since = lab.mark_log("switcher")
         write(file, second, third)
-        os.kill(lab.process("caller").pid, signal.SIGHUP)
-        reloaded = lab.wait("caller", "reloaded", since=since)
-        added = lab.wait("caller", "connected", since=since, connection=reloaded["added"][0])
-        lab.wait("caller", "closed", since=since, connection="caller-0")
+        os.kill(lab.process("switcher").pid, signal.SIGHUP)
+        reloaded = lab.wait("switcher", "reloaded", since=since)
+        added = lab.wait("switcher", "connected", since=since, connection=reloaded["added"][0])
+        lab.wait("switcher", "closed", since=since, connection="switcher-0")
         verdicts = running.finish()
 
     carried(verdicts)
-    assert reloaded["removed"] == ["caller-0"]
+    assert reloaded["removed"] == ["switcher-0"]
     # The forwarder removes an interface after it has answered the Close.
-    after = settled(lambda: links(lab.netns("caller")), lambda found: "nsm-1" not in found)
+    after = settled(lambda: links(lab.netns("switcher")), lambda found: "nsm-1" not in found)
     assert set(after) == {"nsm-2", "nsm-3"}
     assert after["nsm-2"] == before["nsm-2"]
-    carried(lab.probe(added, "caller", "three", seconds=0.5))
+    carried(lab.probe(added, "switcher", "three", seconds=0.5))
 
 
 def test_a_settings_file_that_is_wrong_changes_nothing(lab: Scene, tmp_path: Path) -> None:
     lab.endpoint("one")
     file = tmp_path / "client.yaml"
     write(file, "kernel://one-service/nsm-1")
-    lab.client_of_file("caller", file)
-    before = links(lab.netns("caller"))
-    since = lab.mark_log("caller")
+    lab.client_of_file("switcher", file)
+    before = links(lab.netns("switcher"))
+    since = lab.mark_log("switcher")
     write(file, "memif://one-service/nsm-1?=")
-    os.kill(lab.process("caller").pid, signal.SIGHUP)
-    refused = lab.wait("caller", "reload.refused", since=since)
+    os.kill(lab.process("switcher").pid, signal.SIGHUP)
+    refused = lab.wait("switcher", "reload.refused", since=since)
     assert "NSM_NETWORK_SERVICES" in refused["reason"]
-    assert links(lab.netns("caller")) == before
+    assert links(lab.netns("switcher")) == before
