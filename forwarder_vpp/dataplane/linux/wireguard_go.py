@@ -22,7 +22,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,8 @@ _IFREQ: Final = struct.Struct("=16sH22x")
 _PLAIN_SINCE: Final = 20230223
 """Versions before this one speak TUN with a packet information header."""
 _START_TIMEOUT: Final = 5.0
+_CLOSERS: Final = 8
+"""The kernel takes 16 ms to close a TUN device, but several at a time in little more."""
 _TUN_FD: Final = 3
 _VERSION: Final = re.compile(r"v?\d+\.\d+\.(\d{8})")
 _NSFS_MOUNT: Final = re.compile(r"^\S+ \S+ \S+ net:\[\d+\] (\S+) ", re.MULTILINE)
@@ -60,6 +62,8 @@ class WireguardGo:
         self._children: set[int] = set()
         self._has_room = False
         self._launcher = ThreadPoolExecutor(1, "wireguard-go", initializer=self._own_mounts)
+        self._closers = ThreadPoolExecutor(_CLOSERS, "wireguard-go-close")
+        self._closing: dict[str, Future[None]] = {}
 
     def refusal(self) -> str:
         """Why there can be no such process here, and what to do; empty if there can."""
@@ -68,6 +72,7 @@ class WireguardGo:
     def close(self) -> None:
         """Let go; the processes go on."""
         self._launcher.shutdown()
+        self._closers.shutdown()
         self._reap()
 
     def socket_of(self, name: str) -> Path:
@@ -85,12 +90,13 @@ class WireguardGo:
             inotify_room.make()
             self._has_room = True
         flags = self._tun_flags()
+        if closing := self._closing.get(name):
+            closing.result()  # the name is free only then
         with contextlib.ExitStack() as stack:
             tun = _tun(name, flags)
             stack.callback(os.close, tun)
             move()
-            stand_in = _tun(name, flags)
-            stack.callback(os.close, stand_in)
+            stack.callback(self._close_behind, name, _tun(name, flags))
             process = self._launcher.submit(self._spawn, name, tun).result()
             try:
                 self._await_socket(name, process)
@@ -98,6 +104,12 @@ class WireguardGo:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
                 raise
+
+    def _close_behind(self, name: str, stand_in: int) -> None:
+        """Off the way of a Request, and of the other tunnels of this thread."""
+        for other in [each for each, closing in self._closing.items() if closing.done()]:
+            self._closing.pop(other, None)
+        self._closing[name] = self._closers.submit(os.close, stand_in)
 
     def widen(self, name: str) -> None:
         """Room in its UDP sockets for what comes while the process waits for its turn; its port is set by now."""
