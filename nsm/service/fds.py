@@ -5,7 +5,6 @@ Descriptors are kept as short as possible, because one keeps a dead workload's n
 arrive during a call are closed when the call ends.
 """
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
@@ -174,16 +173,3 @@ class Departures:
             self._files[inode] = url
             self.fds.append(fd)
         return inode
-
-
-async def bounded(receive: Receive, url: str, seconds: float) -> int:
-    """``receive(url)`` within ``seconds``; NsmError DEADLINE_EXCEEDED that names what did not arrive."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await receive(url)
-    except TimeoutError as error:
-        raise NsmError(
-            Code.DEADLINE_EXCEEDED,
-            f"expected the descriptor of {url} beside the call, it did not arrive",
-            field=FIELD,
-        ) from error

@@ -148,7 +148,7 @@ class _Call:
     async def receive(self, url: str, limit: float = math.inf) -> int:
         """A descriptor of this call, waited for until the role's deadline, ``limit`` seconds at most."""
         left = self.role_deadline - asyncio.get_running_loop().time()
-        return await fds.bounded(self.call.receive_fd, url, max(0.0, min(left, limit)))
+        return await self.call.receive_fd(url, max(0.0, min(left, limit)))
 
 
 class HopServer:

@@ -37,12 +37,10 @@ class Lanes:
         lane = self._lanes.setdefault(key, _Lane())
         lane.users += 1
         try:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await lane.lock.acquire()
-            except TimeoutError as error:
-                text = f"connection {key} was busy with an earlier call until the deadline"
-                raise NsmError(Code.DEADLINE_EXCEEDED, text) from error
+            if lane.users == 1:
+                await lane.lock.acquire()  # nobody else is there: taken at once
+            else:
+                await _in_time(lane.lock, key, deadline)
             try:
                 yield
             finally:
@@ -51,3 +49,12 @@ class Lanes:
             lane.users -= 1
             if not lane.users:
                 del self._lanes[key]
+
+
+async def _in_time(lock: asyncio.Lock, key: str, deadline: float) -> None:
+    try:
+        async with asyncio.timeout_at(deadline):
+            await lock.acquire()
+    except TimeoutError as error:
+        text = f"connection {key} was busy with an earlier call until the deadline"
+        raise NsmError(Code.DEADLINE_EXCEEDED, text) from error

@@ -404,6 +404,8 @@ def _next_id(connection: Connection) -> str:
 
 async def _peer(channel: Channel, deadline: float) -> Peer:
     """Who answers there; dialled if need be. NsmError DEADLINE_EXCEEDED, or the reason of the transport."""
+    if (peer := channel.connected) is not None:
+        return peer
     try:
         async with asyncio.timeout_at(deadline):
             return await channel.peer()

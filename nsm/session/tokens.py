@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Final
 
 from nsm.model.errors import invalid
@@ -14,6 +15,8 @@ EXPIRES_KEY: Final = "nsm-client-token-expires"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND_NS: Final = 1_000_000_000
+_CACHED: Final = 1024
+"""Times remembered each way: a token comes with many calls."""
 _RFC3339: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
 )
@@ -48,6 +51,7 @@ def token_metadata(token: Token) -> tuple[tuple[str, str], ...]:
     return ((TOKEN_KEY, token.text), (EXPIRES_KEY, format_rfc3339(token.expires)))
 
 
+@lru_cache(_CACHED)
 def parse_rfc3339(text: str) -> int | None:
     """Unix nanoseconds of an RFC 3339 time with zone, ``None`` if it is not one; finer digits are cut."""
     match = _RFC3339.fullmatch(text)
@@ -66,6 +70,7 @@ def parse_rfc3339(text: str) -> int | None:
     return seconds * _SECOND_NS + int(((fraction or "") + "000000000")[:9])
 
 
+@lru_cache(_CACHED)
 def format_rfc3339(nanoseconds: int) -> str:
     """An RFC 3339 UTC time of Unix ``nanoseconds``, the fraction only as long as needed."""
     seconds, rest = divmod(nanoseconds, _SECOND_NS)

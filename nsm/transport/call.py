@@ -38,17 +38,18 @@ class Call:
         """Add to the initial (header) metadata of the answer; it leaves with the first message."""
         self.answer_metadata.extend(pairs)
 
-    async def receive_fd(self, url: str) -> int:
+    async def receive_fd(self, url: str, timeout: float | None = None) -> int:
         """A dup, owned by the caller, of the descriptor ``inode://dev/ino`` names; it may arrive later.
 
         Raises:
-            NsmError: FAILED_PRECONDITION over TCP; DEADLINE_EXCEEDED naming the inode, within the RPC's deadline
-                or 15 s; INVALID_ARGUMENT for another kind of URL.
+            NsmError: FAILED_PRECONDITION over TCP; DEADLINE_EXCEEDED naming the inode, after ``timeout`` seconds or
+                within the RPC's deadline, 15 s where there is none; INVALID_ARGUMENT for another kind of URL.
         """
         key = parse_inode(url)
         self._check_fds(url)
         remaining = self.remaining()
-        return await self._wire.received.take(key, FD_TIMEOUT if remaining is None else remaining * _MARGIN)
+        longest = FD_TIMEOUT if remaining is None else remaining * _MARGIN
+        return await self._wire.received.take(key, longest if timeout is None else min(timeout, longest))
 
     def send_fd(self, fd: int) -> str:
         """Queue a dup of ``fd`` for the answer; its ``inode://dev/ino``.

@@ -5,13 +5,13 @@ import itertools
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
 import grpc.aio
 
 from nsm.model.errors import Code, NsmError
 from nsm.model.identity import Identity, TokenSource
+from nsm.session.tokens import token_metadata
 from nsm.transport.call import no_descriptors
 from nsm.transport.descriptors import parse_inode
 from nsm.transport.link import Link, dial
@@ -23,8 +23,6 @@ from nsm.wire.method import Method
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
-TOKEN: Final = "nsm-client-token"  # noqa: S105 - the name of a header
-TOKEN_EXPIRES: Final = "nsm-client-token-expires"  # noqa: S105
 _NEVER_SENT: Final = "failed to connect to all addresses"
 """gRPC's words for a call that found its connection gone before it left: it may be made again."""
 
@@ -68,6 +66,12 @@ class Channel:
             NsmError: UNAVAILABLE with the real reason.
         """
         return (await self._ready()).peer
+
+    @property
+    def connected(self) -> Peer | None:
+        """Who answers there, if the next call needs no dial."""
+        link = self._usable()
+        return None if link is None else link.peer
 
     async def unary(
         self,
@@ -163,16 +167,21 @@ class Channel:
         if self._is_closed:
             raise NsmError(Code.UNAVAILABLE, f"{self.url}: this channel is closed")
         while True:
-            link = self._link
-            if link is not None and link.svid is self._identity.current.svid and link.is_usable:
+            if (link := self._usable()) is not None:
                 return link
-            if link is not None:
-                self._retire(link)
+            if self._link is not None:
+                self._retire(self._link)
             link = await self._dialled_link(timeout)
             if (
                 link.svid is self._identity.current.svid
             ):  # else it rotated meanwhile: keys must match (trap 5)
                 return link
+
+    def _usable(self) -> Link | None:
+        """The link at hand, if a call may begin on it."""
+        link = self._link
+        is_usable = link is not None and link.svid is self._identity.current.svid and link.is_usable
+        return link if is_usable else None
 
     async def _dialled_link(self, timeout: float | None) -> Link:
         if self._dialling is None:
@@ -216,9 +225,7 @@ class Channel:
         if self._tokens is None:
             return pairs
         token = self._tokens.token(link.peer.spiffe_id, link.peer.not_after)
-        seconds, nanoseconds = divmod(token.expires, 1_000_000_000)
-        moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanoseconds // 1000)
-        return (*pairs, (TOKEN, token.text), (TOKEN_EXPIRES, moment.isoformat().replace("+00:00", "Z")))
+        return (*pairs, *token_metadata(token))
 
 
 class Channels:

@@ -110,6 +110,8 @@ class Tls:
         try:
             while chunk := self._object.read(_PLAIN_SIZE):
                 plain.append(chunk)
+                if not self._incoming.pending and not self._object.pending():
+                    return plain, False  # asking once more would cost an exception
         except ssl.SSLWantReadError:
             return plain, False
         except ssl.SSLZeroReturnError:

@@ -11,6 +11,9 @@ FDS_PER_SEND: Final = 64
 """What the Go reader has control space for."""
 _CONTROL_SPACE: Final = socket.CMSG_SPACE(253 * array.array("i").itemsize)
 """The kernel's most per message (SCM_MAX_FD)."""
+_CLOSE_ON_EXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+_LOST: Final = int(socket.MSG_CTRUNC)
+"""Plain numbers: the operators of an enum cost more than the system call."""
 
 
 class DescriptorsLostError(OSError):
@@ -40,10 +43,10 @@ class Wire:
         """
         if not self.passes_fds:
             return self._sock.recv(READ_SIZE), False
-        data, ancillary, flags, _ = self._sock.recvmsg(READ_SIZE, _CONTROL_SPACE, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, flags, _ = self._sock.recvmsg(READ_SIZE, _CONTROL_SPACE, _CLOSE_ON_EXEC)
         if ancillary:
             self.received.add(_descriptors(ancillary))
-        if flags & socket.MSG_CTRUNC:
+        if flags & _LOST:
             raise DescriptorsLostError("the kernel dropped descriptors of the peer (open file limit?)")
         return data, bool(ancillary)
 

@@ -18,7 +18,7 @@ from nsm.policy.rules import Policies
 from nsm.service.fds import inode_url
 from nsm.service.hop import Closing, HopServer, Incoming
 from nsm.session.tokens import token_metadata
-from nsm.transport.call import Call
+from nsm.transport.call import FD_TIMEOUT, Call
 from nsm.transport.channel import Channel, Channels, Reply
 from nsm.transport.peer import Peer
 from nsm.wire.methods import NETWORK_SERVICE_CLOSE, NETWORK_SERVICE_REQUEST
@@ -82,10 +82,11 @@ class FakeCall:
     def remaining(self) -> float | None:
         return self.timeout
 
-    async def receive_fd(self, url: str) -> int:
-        if url not in self.arriving:
-            await asyncio.Event().wait()
-        return os.dup(self.arriving[url])
+    async def receive_fd(self, url: str, timeout: float | None = None) -> int:  # noqa: ASYNC109 - as the transport has it
+        if url in self.arriving:
+            return os.dup(self.arriving[url])
+        await asyncio.sleep(FD_TIMEOUT if timeout is None else timeout)
+        raise NsmError(Code.DEADLINE_EXCEEDED, f"{url} did not arrive within {timeout} s")
 
     def send_fd(self, fd: int) -> str:
         url = inode_url(fd)
@@ -215,6 +216,10 @@ class _Channel:
     async def peer(self) -> Peer:
         name, _ = self._mesh.target(self._url)
         return peer_of(name, passes_fds=self._url not in self._mesh.tcp)
+
+    @property
+    def connected(self) -> Peer | None:
+        return None  # so that every call dials, and finds out who is down
 
     def _call(self, name: str, timeout: float | None, fds: Sequence[int]) -> FakeCall:
         metadata = token_metadata(self._tokens.token(f"spiffe://example.org/{name}"))

@@ -1,8 +1,9 @@
 """The shape of every codec, and what all of them need: unknown fields, exact times, open enums."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, Generic, TypeVar, cast
 
 from google.protobuf.empty_pb2 import Empty
@@ -17,6 +18,10 @@ P = TypeVar("P", bound=Message)
 E = TypeVar("E", bound=IntEnum)
 
 NS_PER_S: Final = 1_000_000_000
+REMEMBERED: Final = 4096
+"""Parts of one kind that are kept: those of a thousand connections with four hops."""
+MAX_REMEMBERED_BYTES: Final = 2048
+"""Length of a part that is kept; a segment with its token has 500."""
 # google/protobuf/timestamp.proto: 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z, in seconds since 1970.
 MIN_SECONDS: Final = -62_135_596_800
 MAX_SECONDS: Final = 253_402_300_799
@@ -63,6 +68,24 @@ class Codec(Generic[M, P]):
             ) from error
 
 
+def remembered(message: type[P], read: Callable[[P], M]) -> Callable[[P], M]:
+    """``read`` for a part that comes again and again as it was: the same object for the same bytes.
+
+    Model objects never change, so those who are given one may share it. Keyed by everything the part says, so there
+    is nothing to invalidate; a part that says much is read anew, or a peer could make us keep it.
+    """
+
+    @lru_cache(REMEMBERED)
+    def read_bytes(data: bytes) -> M:
+        return read(message.FromString(data))
+
+    def read_part(part: P) -> M:
+        data = part.SerializeToString()
+        return read_bytes(data) if len(data) <= MAX_REMEMBERED_BYTES else read(part)
+
+    return read_part
+
+
 def unknown_of(message: Message) -> bytes:
     """The fields of the message itself, not of its sub-messages, that our .proto files do not have."""
     if not len(UnknownFieldSet(message)):
@@ -83,6 +106,12 @@ def put_unknown(message: Message, unknown: bytes) -> None:
 def texts(pairs: Mapping[str, str]) -> dict[str, str]:
     """A protobuf map as a dict; most are empty, and asking is cheaper than copying."""
     return dict(pairs.items()) if pairs else {}
+
+
+def put_texts(message: MutableMapping[str, str], model: Mapping[str, str]) -> None:
+    """Fills a protobuf map; most are empty, and asking is cheaper than ``update``."""
+    for key, value in model.items():
+        message[key] = value
 
 
 def open_enum(members: Mapping[int, E], number: int) -> E:

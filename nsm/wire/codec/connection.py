@@ -12,10 +12,20 @@ from nsm.model.connection import (
 )
 from nsm.model.mechanism import Mechanism
 from nsm.model.path import Path, PathSegment
-from nsm.wire.codec.base import Codec, open_enum, put_unix_ns, put_unknown, texts, unix_ns, unknown_of
+from nsm.wire.codec.base import (
+    Codec,
+    open_enum,
+    put_texts,
+    put_unix_ns,
+    put_unknown,
+    remembered,
+    texts,
+    unix_ns,
+    unknown_of,
+)
 from nsm.wire.codec.context import fill_context, read_context
 from nsm.wire.generated import connection_pb2 as pb
-from nsm.wire.generated import networkservice_pb2
+from nsm.wire.generated import connectioncontext_pb2, networkservice_pb2
 
 STATES: Final = {int(member): member for member in State}
 EVENT_TYPES: Final = {int(member): member for member in EventType}
@@ -29,7 +39,7 @@ def _read_mechanism(message: pb.Mechanism) -> Mechanism:
 def _fill_mechanism(message: pb.Mechanism, model: Mechanism) -> None:
     message.cls = model.cls
     message.type = model.type
-    message.parameters.update(model.parameters)
+    put_texts(message.parameters, model.parameters)
     put_unknown(message, model.unknown)
 
 
@@ -50,12 +60,17 @@ def _fill_segment(message: pb.PathSegment, model: PathSegment) -> None:
     message.token = model.token
     if model.expires is not None:
         put_unix_ns(message.expires, model.expires, EXPIRES)
-    message.metrics.update(model.metrics)
+    put_texts(message.metrics, model.metrics)
     put_unknown(message, model.unknown)
 
 
+_mechanism: Final = remembered(pb.Mechanism, _read_mechanism)
+_segment: Final = remembered(pb.PathSegment, _read_segment)
+_context: Final = remembered(connectioncontext_pb2.ConnectionContext, read_context)
+
+
 def _read_path(message: pb.Path) -> Path:
-    return Path(message.index, tuple(map(_read_segment, message.path_segments)), unknown_of(message))
+    return Path(message.index, tuple(map(_segment, message.path_segments)), unknown_of(message))
 
 
 def _fill_path(message: pb.Path, model: Path) -> None:
@@ -69,8 +84,8 @@ def _read_connection(message: pb.Connection) -> Connection:
     return Connection(
         id=message.id,
         network_service=message.network_service,
-        mechanism=_read_mechanism(message.mechanism) if message.HasField("mechanism") else None,
-        context=read_context(message.context) if message.HasField("context") else None,
+        mechanism=_mechanism(message.mechanism) if message.HasField("mechanism") else None,
+        context=_context(message.context) if message.HasField("context") else None,
         labels=texts(message.labels),
         path=_read_path(message.path) if message.HasField("path") else None,
         network_service_endpoint_name=message.network_service_endpoint_name,
@@ -89,7 +104,7 @@ def _fill_connection(message: pb.Connection, model: Connection) -> None:
     if model.context is not None:
         message.context.SetInParent()
         fill_context(message.context, model.context)
-    message.labels.update(model.labels)
+    put_texts(message.labels, model.labels)
     if model.path is not None:
         message.path.SetInParent()
         _fill_path(message.path, model.path)
@@ -102,7 +117,7 @@ def _fill_connection(message: pb.Connection, model: Connection) -> None:
 def _read_request(message: networkservice_pb2.NetworkServiceRequest) -> NetworkServiceRequest:
     return NetworkServiceRequest(
         connection=_read_connection(message.connection),  # unset reads as an empty connection
-        mechanism_preferences=tuple(map(_read_mechanism, message.mechanism_preferences)),
+        mechanism_preferences=tuple(map(_mechanism, message.mechanism_preferences)),
         unknown=unknown_of(message),
     )
 

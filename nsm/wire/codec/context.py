@@ -14,7 +14,7 @@ from nsm.model.context import (
     PolicyRoute,
     Route,
 )
-from nsm.wire.codec.base import open_enum, put_unknown, texts, unknown_of
+from nsm.wire.codec.base import open_enum, put_texts, put_unknown, texts, unknown_of
 from nsm.wire.generated import connectioncontext_pb2 as pb
 
 FAMILIES: Final = {int(member): member for member in Family}
@@ -44,7 +44,7 @@ def fill_context(message: pb.ConnectionContext, model: ConnectionContext) -> Non
     if model.ethernet_context is not None:
         message.ethernet_context.SetInParent()
         _fill_ethernet(message.ethernet_context, model.ethernet_context)
-    message.extra_context.update(model.extra_context)
+    put_texts(message.extra_context, model.extra_context)
     message.MTU = model.mtu
     put_unknown(message, model.unknown)
 
