@@ -1,6 +1,7 @@
 """KERNEL: an interface in a workload's namespace, and all the connection puts on it (reference §2.3)."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 from forwarder_vpp.dataplane.contract.intent import KernelEnd, NetnsId
@@ -12,6 +13,9 @@ from nsm.model.mechanism import INTERFACE_NAME, KERNEL, LOCAL, Mechanism
 MAX_NAME: Final = 15
 NAME_FIELD: Final = f"connection.mechanism.parameters.{INTERFACE_NAME}"
 _PREFIX_LENGTH: Final = 10
+_KEPT: Final = 2048
+"""Ends of each kind that are remembered: a refresh asks for the same one again."""
+_NONE: Final = EthernetContext()
 
 
 def preference() -> Mechanism:
@@ -36,7 +40,11 @@ def default_name(service: str, random: str) -> str:
 
 def client_end(netns: NetnsId, name: str, context: ConnectionContext) -> KernelEnd:
     """The client's interface: *src* addresses, and policies as rules."""
-    ip = context.ip
+    return _client_end(netns, name, context.ip, (context.ethernet_context or _NONE).src_mac)
+
+
+@lru_cache(_KEPT)
+def _client_end(netns: NetnsId, name: str, ip: IpContext, mac: str) -> KernelEnd:
     routes = _routes(ip.src_ip_addrs, ip.dst_ip_addrs, ip.src_routes)
     rules = tuple(_rule(policy, ip) for policy in ip.policies)
     return _end(
@@ -46,13 +54,17 @@ def client_end(netns: NetnsId, name: str, context: ConnectionContext) -> KernelE
         routes=routes,
         rules=rules,
         neighbours=ip.ip_neighbors,
-        mac=(context.ethernet_context or _NONE).src_mac,
+        mac=mac,
     )
 
 
 def endpoint_end(netns: NetnsId, name: str, context: ConnectionContext) -> KernelEnd:
     """The endpoint's interface: *dst* addresses."""
-    ip = context.ip
+    return _endpoint_end(netns, name, context.ip, (context.ethernet_context or _NONE).dst_mac)
+
+
+@lru_cache(_KEPT)
+def _endpoint_end(netns: NetnsId, name: str, ip: IpContext, mac: str) -> KernelEnd:
     routes = _routes(ip.dst_ip_addrs, ip.src_ip_addrs, ip.dst_routes)
     return _end(
         netns,
@@ -61,11 +73,8 @@ def endpoint_end(netns: NetnsId, name: str, context: ConnectionContext) -> Kerne
         routes=routes,
         rules=(),
         neighbours=ip.ip_neighbors,
-        mac=(context.ethernet_context or _NONE).dst_mac,
+        mac=mac,
     )
-
-
-_NONE: Final = EthernetContext()
 
 
 def _end(

@@ -8,7 +8,6 @@ A pass always drives towards what is wanted at the moment it plans, so passes ne
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -137,7 +136,7 @@ class Reconciler:
         this one as soon as ``drain`` returns.
         """
         before = self._committed.get(intent.id)
-        if before is not None and _same(before, intent) and intent.id not in self._leftover:
+        if before == intent and intent.id not in self._leftover:
             self._committed[intent.id] = intent
             return False
         scope = self._wanted.set(intent.id, self._dataplane.items(intent))
@@ -347,10 +346,6 @@ class Reconciler:
     def _is_true(self, key: Key) -> bool:
         there, wanted = self._executor.present.get(key), self._wanted.get(key)
         return there is None if wanted is None else there is not None and there.item == wanted
-
-
-def _same(one: Intent, other: Intent) -> bool:
-    return replace(one, expires=0.0) == replace(other, expires=0.0)
 
 
 def _cause(failures: Failures) -> NsmError:

@@ -32,7 +32,7 @@ from forwarder_vpp.request.validation import (
     check_payload,
 )
 from forwarder_vpp.store.base import Store
-from forwarder_vpp.store.row import Row, pack, unpack
+from forwarder_vpp.store.row import Row
 from nsm.model.connection import Connection
 from nsm.model.context import ConnectionContext
 from nsm.model.endpoint import NetworkServiceEndpoint
@@ -140,25 +140,16 @@ class ForwarderRole:
         """
         now = self._clock()
         rows = await self._store.load()
-        alive: list[tuple[Row, Connection]] = []
+        alive: list[Row] = []
         ended: list[Row] = []
         for row in rows:
-            try:
-                connection = unpack(row.connection)
-            except ValueError as error:
-                _LOG.warning("row.without_connection", connection=row.id, reason=str(error))
-                ended.append(row)
-                continue
-            if row.intent.expires <= now:
-                ended.append(row)
-            else:
-                alive.append((row, connection))
-        for row, _ in alive:
+            (ended if row.intent.expires <= now else alive).append(row)
+        for row in alive:
             self._rows[row.id] = replace(row, url=_lasting(row.url))
             self._claims.take(row.id, _claims_of_row(row))
-        await self._reconciler.start([row.intent for row, _ in alive], [row.intent for row in ended])
+        await self._reconciler.start([row.intent for row in alive], [row.intent for row in ended])
         _LOG.info("connections.adopted", alive=len(alive), ended=len(ended))
-        return [(connection, row.intent.expires - now) for row, connection in alive]
+        return [(row.connection, row.intent.expires - now) for row in alive]
 
     def removed(self, connection_id: str) -> None:
         """Nothing of a closed connection is left in the dataplane: its row and its claims may go."""
@@ -322,7 +313,7 @@ class ForwarderRole:
             next_cls=answer.mechanism.cls,
             next_type=answer.mechanism.type,
             next_parameters=dict(answer.mechanism.without(INODE_URL).parameters),
-            connection=pack(built),
+            connection=built,
             url=url,
         )
         return row, built
@@ -344,7 +335,7 @@ class ForwarderRole:
 
     async def _realise(self, row: Row, known: Row | None, deadline: float) -> bool:
         """Store, then carry out; whether anything had to be written. What was stored before comes back on failure."""
-        is_refresh = known is not None and _without_expiry(known.intent) == _without_expiry(row.intent)
+        is_refresh = known is not None and known.intent == row.intent
         if is_refresh:
             self._store.put_later(row)
         else:
@@ -447,10 +438,6 @@ def _agreed_before(known: Row | None, types: Sequence[str]) -> Mechanism | None:
     if known is None or known.next_type not in types:
         return None
     return Mechanism(known.next_cls, known.next_type, dict(known.next_parameters))
-
-
-def _without_expiry(intent: Intent) -> Intent:
-    return replace(intent, expires=0.0)
 
 
 def _smallest(*values: int) -> int:

@@ -1,10 +1,11 @@
 """What no Request may ask for, each with the field and the expectation; pure."""
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from nsm.model.addresses import ip_address, ip_interface, ip_network
 from nsm.model.connection import Connection
-from nsm.model.context import ConnectionContext, PolicyRoute, Route
+from nsm.model.context import ConnectionContext, IpContext, PolicyRoute, Route
 from nsm.model.errors import Code, NsmError, invalid
 from nsm.model.mechanism import PAYLOADS
 
@@ -19,6 +20,7 @@ DEFAULT_MTU = 9000
 MIN_MTU = 68
 MIN_MTU_V6 = 1280
 MAX_MTU = 65535
+_KEPT = 4096
 
 
 def check_connection(connection: Connection) -> None:
@@ -38,7 +40,20 @@ def check_payload(payload: str) -> None:
 
 def check_context(context: ConnectionContext) -> None:
     """Addresses, routes, neighbours, policies, MTU."""
-    ip = context.ip
+    _check_ip(context.ip)
+    if context.ethernet_context is not None:
+        for name, mac in (
+            ("src_mac", context.ethernet_context.src_mac),
+            ("dst_mac", context.ethernet_context.dst_mac),
+        ):
+            if mac:
+                check_mac(mac, f"{CONTEXT}.ethernet_context.{name}")
+    check_mtu(context.mtu, context)
+
+
+@lru_cache(_KEPT)
+def _check_ip(ip: IpContext) -> None:
+    """What was found to be good is not looked at again."""
     for name, entries in (
         ("src_ip_addrs", ip.src_ip_addrs),
         ("dst_ip_addrs", ip.dst_ip_addrs),
@@ -63,14 +78,6 @@ def check_context(context: ConnectionContext) -> None:
     for position, policy in enumerate(ip.policies):
         _check_policy(policy, f"{IP_CONTEXT}.policies[{position}]")
     _check_conflict(ip.src_ip_addrs, ip.dst_ip_addrs)
-    if context.ethernet_context is not None:
-        for name, mac in (
-            ("src_mac", context.ethernet_context.src_mac),
-            ("dst_mac", context.ethernet_context.dst_mac),
-        ):
-            if mac:
-                check_mac(mac, f"{CONTEXT}.ethernet_context.{name}")
-    check_mtu(context.mtu, context)
 
 
 def check_mtu(mtu: int, context: ConnectionContext) -> None:

@@ -18,7 +18,7 @@ class Store(Protocol):
         """Forget a row; an unknown id is fine."""
 
     def put_later(self, row: Row) -> None:
-        """As ``put``, without waiting: a failure is logged."""
+        """As ``put``, soon and without waiting: a failure is logged."""
 
     def remove_later(self, connection_id: str) -> None:
         """As ``remove``, without waiting: a failure is logged."""

@@ -2,15 +2,26 @@
 
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
 from forwarder_vpp.dataplane.contract.intent import Intent
 from forwarder_vpp.mechanisms.tunnel import Choice
 from nsm.model.connection import Connection
 from nsm.model.errors import NsmError
 from nsm.wire import codec
+
+
+def _pack(connection: Connection) -> str:
+    return b64encode(codec.CONNECTION.encode(connection)).decode()
+
+
+def _unpack(text: str) -> Connection:
+    try:
+        return codec.CONNECTION.decode(b64decode(text, validate=True))
+    except NsmError as error:
+        raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +37,7 @@ class Row:
     next_cls: str
     next_type: str
     next_parameters: dict[str, str]
-    connection: str = field(repr=False)
+    connection: Annotated[Connection, PlainSerializer(_pack), PlainValidator(_unpack)] = field(repr=False)
     url: str = ""
 
     @property
@@ -49,16 +60,3 @@ def from_text(text: str) -> Row:
         return _ADAPTER.validate_json(text)
     except ValidationError as error:
         raise ValueError(f"not a stored connection: {error.error_count()} errors") from None  # it holds keys
-
-
-def pack(connection: Connection) -> str:
-    """The connection as text."""
-    return b64encode(codec.CONNECTION.encode(connection)).decode()
-
-
-def unpack(text: str) -> Connection:
-    """ValueError: not a connection."""
-    try:
-        return codec.CONNECTION.decode(b64decode(text, validate=True))
-    except NsmError as error:
-        raise ValueError(str(error)) from error

@@ -62,7 +62,8 @@ class Intent:
     """One cross-connected connection: ``id`` = our own path segment's id, ``owner`` = the ownership tag.
 
     ``client`` is the end towards the client, ``endpoint`` the end towards the endpoint;
-    ``mtu`` is in bytes, of the workload's interface. ``expires`` is Unix seconds.
+    ``mtu`` is in bytes, of the workload's interface. ``expires`` is Unix seconds; it says nothing about what is
+    wanted, so two intents that differ in it only are equal.
     """
 
     id: str
@@ -71,4 +72,4 @@ class Intent:
     mtu: int
     client: End
     endpoint: End
-    expires: float = 0.0
+    expires: float = field(default=0.0, compare=False)
