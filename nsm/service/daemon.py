@@ -132,13 +132,13 @@ async def _supervise(settings: Settings, main: Callable[[Settings, Daemon], Awai
 
 def _stop(daemon: Daemon, main: asyncio.Future[None]) -> None:
     """The first signal asks, the second one insists."""
-    if daemon.stopping.is_set() or not daemon.is_ready:
+    if daemon.stopping.is_set():
         main.cancel()
     daemon.stopping.set()
 
 
 async def _end_late(daemon: Daemon, main: asyncio.Future[None]) -> None:
-    """``main`` is cancelled when it takes too long to end."""
+    """``main`` is cancelled before it was ready, once, so that it can let go of what it has; else when it takes too long."""
     await daemon.stopping.wait()
     if not daemon.is_ready:
         main.cancel()

@@ -6,7 +6,10 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,4 +158,56 @@ def test_serve_says_ready_in_json_and_leaves_nothing_on_sigterm(tmp_path: Path) 
         assert process.wait(timeout=30) == 0
     assert [event["event"] for event in events] == ["entry.added", "ready", "stopped"]
     assert events[1] == events[1] | {"trust_domain": "example.org", "entries": 1, "daemon": "nsm-identity"}
+    assert list((tmp_path / "s").iterdir()) == []
+
+
+@contextmanager
+def serving() -> Iterator[tuple["subprocess.Popen[str]", Callable[[str], dict[str, Any]]]]:
+    """``nsm-identity serve`` in a process of its own, and ``until(event)``: its next such event."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nsm.identity", "serve"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "NSM_LOG_FORMAT": "json"},
+    )
+    out = process.stdout
+    assert out is not None
+
+    def until(event: str) -> dict[str, Any]:
+        for line in out:
+            found: dict[str, Any] = json.loads(line)
+            if found["event"] == event:
+                return found
+        raise AssertionError(f"it ended with status {process.wait()} before {event!r}")
+
+    with process, out:
+        try:
+            until("ready")
+            yield process, until
+        finally:
+            process.terminate()
+            assert "Traceback" not in out.read()
+
+
+def test_sighup_has_the_files_read_again(tmp_path: Path) -> None:
+    """Behind a symbolic link, where inotify sees no change."""
+    init()
+    real = tmp_path / "elsewhere" / "identities.yaml"
+    real.parent.mkdir()
+    (tmp_path / "identities.yaml").symlink_to(real)
+    real.write_text("entries: [{spiffe_id: spiffe://example.org/client/a}]")
+    with serving() as (process, until):
+        real.write_text("entries: [{spiffe_id: spiffe://example.org/client/b}]")
+        process.send_signal(signal.SIGHUP)
+        until("reloaded")
+        assert {file.name for file in (tmp_path / "s").glob("*.sock")} == {"b.sock"}
+        real.write_text("entries: [{spiffe_id: nonsense}]")
+        process.send_signal(signal.SIGHUP)
+        refused = until("reload.refused")
+        assert "identities.yaml" in refused["reason"]
+        assert "nonsense" in refused["reason"]
+        assert (tmp_path / "s" / "b.sock").is_socket()
+        process.send_signal(signal.SIGTERM)
+        until("stopped")
+        assert process.wait(timeout=30) == 0
     assert list((tmp_path / "s").iterdir()) == []

@@ -104,6 +104,25 @@ def test_before_ready_a_signal_cancels_what_would_wait_for_ever(start: Start) ->
     assert finish(process)[0] == 0
 
 
+def test_what_is_cancelled_before_ready_may_let_go_of_what_it_has(start: Start) -> None:
+    process = start(
+        """
+        async def main(settings, daemon):
+            try:
+                print('{"event": "waiting"}', flush=True)
+                await asyncio.Event().wait()
+            finally:
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                print('{"event": "let.go"}', flush=True)
+        """
+    )
+    events(process, "waiting")
+    process.send_signal(signal.SIGTERM)
+    status, rest = finish(process)
+    assert (status, [entry["event"] for entry in rest]) == (0, ["let.go", "stopped"])
+
+
 def test_a_second_signal_insists(start: Start) -> None:
     process = start(
         """
