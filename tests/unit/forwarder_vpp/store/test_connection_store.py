@@ -1,11 +1,13 @@
 import asyncio
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId, VxlanEnd, WireguardEnd
 from forwarder_vpp.mechanisms.tunnel import Choice
+from forwarder_vpp.store import sqlite
 from forwarder_vpp.store.row import Row, from_text, to_text
 from forwarder_vpp.store.sqlite import SqliteStore
 from nsm.model.connection import Connection
@@ -57,6 +59,38 @@ async def test_rows_survive_and_only_the_owner_reads_them(tmp_path: Path) -> Non
     await store.close()
     again = await SqliteStore.open(path)
     assert {each.id for each in await again.load()} == {"late", *(f"c{number}" for number in range(2, 50))}
+    await again.close()
+
+
+async def test_what_may_wait_goes_with_the_next_change_or_after_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await SqliteStore.open(tmp_path / "store.db")
+    transactions: list[tuple[str, ...]] = []
+    written = asyncio.Event()
+    carry_out = store._transaction
+
+    async def recorded(changes: Mapping[str, Row | None]) -> NsmError | None:
+        transactions.append(tuple(changes))
+        written.set()
+        return await carry_out(changes)
+
+    monkeypatch.setattr(store, "_transaction", recorded)
+    store.put_later(row("a"))
+    store.put_later(row("b"))
+    await store.put(row("c"))
+    assert transactions == [("a", "b", "c")]
+    written.clear()
+    monkeypatch.setattr(sqlite, "PAUSE", 0.0)
+    store.put_later(row("d"))
+    store.put_later(row("a"))
+    await written.wait()
+    assert transactions[1:] == [("d", "a")]
+    store.put_later(row("e"))
+    store.remove_later("e")
+    await store.close()
+    again = await SqliteStore.open(tmp_path / "store.db")
+    assert {each.id for each in await again.load()} == {"a", "b", "c", "d"}
     await again.close()
 
 
