@@ -32,7 +32,8 @@ IN_KERNEL: Final = "kernel"
 WIREGUARD_GO: Final = "wireguard-go"
 
 _FIRST_PAUSE: Final = 0.005
-_LONGEST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 0.25
+"""At 0.05 two hundred that waited at once kept a processor busy with asking, and their processes from answering."""
 
 
 class LinuxDataplane:
@@ -132,7 +133,7 @@ class LinuxDataplane:
     async def settle(self, intent: Intent, timeout: float) -> None:  # noqa: ASYNC109  # names its reason at the end
         """Await the first handshake of a tunnel towards the endpoint; its peer is configured by then.
 
-        Neither the kernel's WireGuard nor wireguard-go announces one: the state is read every 5 to 50 ms until
+        Neither the kernel's WireGuard nor wireguard-go announces one: the state is read every 5 to 250 ms until
         ``timeout`` seconds have passed.
         """
         end = intent.endpoint

@@ -64,6 +64,8 @@ class WireguardGo:
         self._launcher = ThreadPoolExecutor(1, "wireguard-go", initializer=self._own_mounts)
         self._closers = ThreadPoolExecutor(_CLOSERS, "wireguard-go-close")
         self._closing: dict[str, Future[None]] = {}
+        self.asking = ThreadPoolExecutor(1, "wireguard-go-ask")
+        """Where the processes are asked: those who wait for an answer must not keep others from being started."""
 
     def refusal(self) -> str:
         """Why there can be no such process here, and what to do; empty if there can."""
@@ -73,6 +75,7 @@ class WireguardGo:
         """Let go; the processes go on."""
         self._launcher.shutdown()
         self._closers.shutdown()
+        self.asking.shutdown()
         self._reap()
 
     def socket_of(self, name: str) -> Path:

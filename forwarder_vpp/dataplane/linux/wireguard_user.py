@@ -1,5 +1,6 @@
 """WireGuard tunnels by wireguard-go processes: implements ``Engine``."""
 
+import asyncio
 import errno
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -81,7 +82,7 @@ class UserspaceWireguard:
     async def has_handshake(self, item: WireguardDevice) -> bool:
         """Ask the process."""
         path = self._daemons.socket_of(passing_name(item.owner))
-        return await self._netlink.at_node(lambda _: _has_handshake(path))
+        return await asyncio.get_running_loop().run_in_executor(self._daemons.asking, _has_handshake, path)
 
     async def dump(self) -> Sequence[Tunnel]:
         """Every process that has a socket, every TUN device with our mark."""
