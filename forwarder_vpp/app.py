@@ -17,6 +17,7 @@ from forwarder_vpp.mechanisms.vxlan import PORT as VXLAN_PORT
 from forwarder_vpp.mechanisms.wireguard import OWN_PORTS
 from forwarder_vpp.mechanisms.wireguard import PORT as WIREGUARD_PORT
 from forwarder_vpp.reconciler.reconciler import Reconciler
+from forwarder_vpp.refusing import refusing
 from forwarder_vpp.request.role import ForwarderRole
 from forwarder_vpp.settings import ForwarderSettings
 from forwarder_vpp.store.base import Store
@@ -46,11 +47,15 @@ async def serve(settings: ForwarderSettings, daemon: Daemon) -> None:
     """Serve until the daemon is asked to stop. Connections stay as they are."""
     async with AsyncExitStack() as stack:
         dataplane = make_dataplane(settings)
-        await dataplane.start()
-        stack.push_async_callback(dataplane.close)
+        missing = await dataplane.missing() if isinstance(dataplane, VppDataplane) else None
+        if missing is None:
+            await stack.enter_async_context(started(dataplane))
         store = await SqliteStore.open(settings.state_dir / "connections.db")
         stack.push_async_callback(store.close)
         node = await stack.enter_async_context(open_node(settings))
+        if missing is not None:
+            async with refusing(node, settings.listen_on, f"waiting for VPP: {missing.message}"):
+                await stack.enter_async_context(started(dataplane))
         made = await stack.enter_async_context(forwarder(settings, node, dataplane, store))
         urls = await made.start(settings.listen_on)
         registration = Registration(made.registry, registered(settings, urls[0]))
@@ -61,6 +66,16 @@ async def serve(settings: ForwarderSettings, daemon: Daemon) -> None:
         )
         await daemon.stopping.wait()
         made.server.set_serving(False)
+
+
+@asynccontextmanager
+async def started(dataplane: Dataplane) -> AsyncIterator[None]:
+    """The dataplane at work, let go of at the end."""
+    await dataplane.start()
+    try:
+        yield
+    finally:
+        await dataplane.close()
 
 
 def registered(settings: ForwarderSettings, url: str) -> NetworkServiceEndpoint:

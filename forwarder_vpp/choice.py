@@ -25,7 +25,9 @@ def choose(settings: ForwarderSettings, uid_map: Path = Path("/proc/self/uid_map
     if settings.dataplane != "auto":
         return Choice(settings.dataplane, f"NSM_DATAPLANE={settings.dataplane}")
     if external_vpp(settings):
-        return Choice("vpp", f"a VPP listens at {settings.vpp_api_socket}")
+        named = f"NSM_VPP_API_SOCKET={settings.vpp_api_socket}"
+        found = f"a VPP listens at {settings.vpp_api_socket}"
+        return Choice("vpp", named if _is_named(settings) else found)
     if _EVERY_USER not in uid_map.read_text().split():
         return Choice("linux", "this is a user namespace, where VPP cannot run")
     try:
@@ -36,8 +38,13 @@ def choose(settings: ForwarderSettings, uid_map: Path = Path("/proc/self/uid_map
 
 
 def external_vpp(settings: ForwarderSettings) -> bool:
-    """Whether a VPP that is not ours is to be used."""
-    return bool(settings.vpp_api_socket) and Path(settings.vpp_api_socket).exists()
+    """Whether a VPP that is not ours is to be used: one that was named, there or not, else one at the usual place."""
+    path = settings.vpp_api_socket
+    return bool(path) and (_is_named(settings) or Path(path).exists())
+
+
+def _is_named(settings: ForwarderSettings) -> bool:
+    return "vpp_api_socket" in settings.model_fields_set
 
 
 def tunnel_ip(settings: ForwarderSettings) -> str:

@@ -56,7 +56,8 @@ class ForwarderSettings(NsmSettings):
     state_dir: Path = Field(default=Path("/var/lib/nsm/forwarder"), description="what outlives us")
     vpp_api_socket: str = Field(
         default=EXTERNAL_VPP,
-        description="a VPP that runs already; where there is no such socket, one is started",
+        description="a VPP that is not ours: one that is set is waited for, empty: none;"
+        " where the default is no socket, we start one",
     )
     vpp_profile: str = Field(
         default="lab", description="start-up configuration of a VPP we start, or a template's path"

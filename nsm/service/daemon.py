@@ -138,7 +138,7 @@ def _stop(daemon: Daemon, main: asyncio.Future[None]) -> None:
 
 
 async def _end_late(daemon: Daemon, main: asyncio.Future[None]) -> None:
-    """``main`` is cancelled before it was ready, once, so that it can let go of what it has; else when it takes too long."""
+    """``main`` is cancelled when it was not ready, once, so that it can let go; then when it takes too long to end."""
     await daemon.stopping.wait()
     if not daemon.is_ready:
         main.cancel()

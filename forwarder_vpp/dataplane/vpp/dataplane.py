@@ -130,18 +130,38 @@ class VppDataplane:
 
     # life
 
-    async def start(self) -> None:
-        """VPP, session, events, underlay. NsmError: no VPP, one of another API, or no tunnel address."""
+    async def missing(self) -> NsmError | None:
+        """Why a VPP that is not ours cannot be reached now, tried once; ``None``: it can, or we start one.
+
+        NsmError FAILED_PRECONDITION: it is one of another API.
+        """
         if self.process is not None:
-            await self.process.ensure(_START)
+            return None
+        try:
+            await self.session.connect()
+        except NsmError as error:
+            if error.code is not Code.UNAVAILABLE:
+                raise
+            return error
+        return None
+
+    async def start(self) -> None:
+        """VPP, session, events, underlay; a VPP that is not ours is waited for, however long that takes.
+
+        NsmError: no VPP to start, one of another API, or no tunnel address. A VPP that was started for that has ended.
+        """
         try:
             await self._start()
         except BaseException:
+            if self.process is not None and self.process.starts:
+                await self.process.stop()
             await self.close()
             raise
 
     async def _start(self) -> None:
-        await self.session.start(_START)
+        if self.process is not None:
+            await self.process.ensure(_START)
+        await self.session.start(None if self.process is None else _START)
         await self._waiting.subscribe(self.session)
         self.session.on_up(self._on_up)
         await self.netlink.start()

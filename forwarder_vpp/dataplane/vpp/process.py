@@ -97,7 +97,6 @@ class VppProcess:
         """Adopt or start VPP, in the calling thread's network namespace; ``ensure`` waits for it."""
         if self._process is not None and self._process.alive():
             return
-        self.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         self._process = self._running()
         if self._process is not None:
             _log.info("adopted VPP", pid=self.pid, runtime_dir=str(self.runtime_dir))
@@ -141,6 +140,7 @@ class VppProcess:
 
     def _spawn(self) -> None:
         binary = self._binary or find_vpp()
+        self.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         configuration = self.runtime_dir / "startup.conf"
         configuration.write_text(render(self._profile, self.runtime_dir, self._values))
         self.api_socket.unlink(missing_ok=True)

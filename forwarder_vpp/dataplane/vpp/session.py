@@ -98,11 +98,12 @@ class VppSession:
         for up in self._on_up:
             up(self._epoch)
 
-    async def start(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109  # the whole wait, not one call
-        """Connect within ``timeout`` seconds and stay connected until ``close``."""
+    async def start(self, timeout: float | None = 10.0) -> None:  # noqa: ASYNC109  # the whole wait, not one call
+        """Connect within ``timeout`` seconds (``None``: whenever) unless ``connect`` did; then stay connected."""
         try:
             async with asyncio.timeout(timeout):
-                await self._connect_patiently()
+                if self._link is None:
+                    await self._connect_patiently()
         except TimeoutError:
             raise unavailable(f"no VPP answered on {self.path} within {timeout:g} s") from None
         self._keeper = asyncio.create_task(self._keep(), name="vpp-session")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from forwarder_vpp.app import make_dataplane, registered
-from forwarder_vpp.choice import choose
+from forwarder_vpp.choice import choose, external_vpp
 from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
 from forwarder_vpp.dataplane.vpp.dataplane import VppDataplane
 from forwarder_vpp.settings import ForwarderSettings
@@ -49,23 +49,37 @@ def test_auto_says_what_it_takes_and_why(monkeypatch: pytest.MonkeyPatch, tmp_pa
     root, user = tmp_path / "root", tmp_path / "user"
     root.write_text("         0          0 4294967295\n")
     user.write_text("         0       1000          1\n")
-    found = settings(monkeypatch, vpp_api_socket=NOWHERE)
+    found = settings(monkeypatch, vpp_api_socket="")
     monkeypatch.setenv("VPP_BINARY", "/nonexistent/vpp")
     assert choose(found, root).dataplane == "linux"
     assert "VPP_BINARY" in choose(found, root).why
     monkeypatch.setenv("VPP_BINARY", "/bin/true")
     assert choose(found, root).dataplane == "vpp"
     assert choose(found, user).dataplane == "linux"
-    socket = tmp_path / "api.sock"
-    socket.touch()
+
+
+def test_a_vpp_that_was_named_is_taken_whether_it_is_there_or_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("VPP_BINARY", "/nonexistent/vpp")
-    external = choose(settings(monkeypatch, vpp_api_socket=str(socket)), root)
-    assert external.dataplane == "vpp"
-    assert str(socket) in external.why
+    named = settings(monkeypatch, vpp_api_socket=NOWHERE, tunnel_ip="192.0.2.1", state_dir=str(tmp_path))
+    assert choose(named).dataplane == "vpp"
+    assert f"NSM_VPP_API_SOCKET={NOWHERE}" in choose(named).why
+    made = make_dataplane(named)
+    assert isinstance(made, VppDataplane)
+    assert made.process is None
+
+
+def test_a_vpp_at_the_usual_place_is_taken_if_it_is_there(tmp_path: Path) -> None:
+    socket = tmp_path / "api.sock"
+    found = ForwarderSettings.model_construct(_fields_set=set(), vpp_api_socket=str(socket))
+    assert not external_vpp(found)
+    socket.touch()
+    assert external_vpp(found)
 
 
 def test_the_dataplane_of_the_settings_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    common = {"tunnel_ip": "192.0.2.1", "state_dir": str(tmp_path), "vpp_api_socket": NOWHERE}
+    common = {"tunnel_ip": "192.0.2.1", "state_dir": str(tmp_path), "vpp_api_socket": ""}
     assert isinstance(make_dataplane(settings(monkeypatch, dataplane="linux", **common)), LinuxDataplane)
     made = make_dataplane(settings(monkeypatch, dataplane="vpp", vxlan_port="4790", **common))
     assert isinstance(made, VppDataplane)
