@@ -246,10 +246,14 @@ class Scene:
     def is_asked(self, name: str) -> bool:
         """Whether a forwarder that is stopped has been sent something by now, which it has not read."""
         node = self.world.topology.node(name.partition("/")[0])
+        return self.is_unread(node, node.directory / "forwarder.sock")
+
+    def is_unread(self, node: Node, path: Path) -> bool:
+        """Whether whoever serves a unix socket has been sent something by now, which it has not read."""
         with namespaces.entered(node.netns):
             shown = subprocess.run(["ss", "-xanH"], capture_output=True, text=True, check=True).stdout
         ends = [line.split() for line in shown.splitlines()]
-        return any(f"{node.directory}/forwarder.sock" in end[4] and int(end[2]) > 0 for end in ends)
+        return any(str(path) in end[4] and int(end[2]) > 0 for end in ends)
 
     def mark_log(self, name: str) -> int:
         """Where the log of a daemon or workload ends now, for ``events`` and ``wait``."""

@@ -1,7 +1,9 @@
 """What no daemon may stumble over: each is a status with field and expectation, nothing stays, everybody serves on."""
 
 import asyncio
+import json
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +19,7 @@ from nsm.model.path import Path, PathSegment
 from nsm.service.fds import inode_url
 from nsmctl.lab import namespaces
 from tests.fakes.caller import Caller, caller
-from tests.scenes import Scene, carried, links, settled
+from tests.scenes import DATAPLANES, Scene, carried, links, settled
 
 SERVICE = "server-service"
 
@@ -208,10 +210,26 @@ async def test_a_tunnel_port_that_is_taken(place: Place) -> None:
         taken.bind(("0.0.0.0", 4789))
         async with place.caller() as who:
             error = await who.refused(who.first("bridge-service"), who.kernel(place.space))
-    code = Code.ALREADY_EXISTS if place.lab.dataplane == "vpp" else Code.RESOURCE_EXHAUSTED
-    says(error, code, "UDP port 4789")
+    says(error, Code.RESOURCE_EXHAUSTED, "mechanism.parameters.", "expected UDP port 4789", "to be free")
     async with place.caller() as who:
         await who.close(await who.request(who.first("bridge-service"), who.kernel(place.space)))
+
+
+@pytest.mark.parametrize("shared_lab", DATAPLANES[1:], indirect=True)
+async def test_a_vpp_that_dies_in_the_middle_of_a_request(place: Place) -> None:
+    """Stopped first, so that it has read nothing of what the agent sent when it is killed."""
+    lab, name = place.lab, f"{place.lab.near.name}/forwarder"
+    vpp: int = json.loads((lab.near.vpp_directory / "vpp.pid").read_text())["pid"]
+    since = lab.mark_log(name)
+    async with place.caller() as who:
+        os.kill(vpp, signal.SIGSTOP)
+        asking = asyncio.create_task(who.refused(who.first(SERVICE), who.kernel(place.space)))
+        api = lab.near.vpp_directory / "api.sock"
+        assert await asyncio.to_thread(settled, lambda: lab.is_unread(lab.near, api), bool)
+        os.kill(vpp, signal.SIGKILL)
+        says(await asking, Code.UNAVAILABLE, "VPP")
+        await asyncio.to_thread(lab.wait, name, "another VPP answers", since=since)
+        await who.close(await who.request(who.first(SERVICE), who.kernel(place.space)))
 
 
 async def test_a_namespace_that_goes_during_the_request(place: Place) -> None:

@@ -203,7 +203,7 @@ async def test_a_tunnel_port_that_another_process_has_is_refused(folder: Path) -
             item = next(each for each in dataplane.items(tunnel(dataplane)) if each.key.kind == ports.kind)
             with pytest.raises(NsmError, match="UDP port 4789") as caught:
                 await ports.create(item, executor(dataplane).handles)
-            assert caught.value.code is Code.ALREADY_EXISTS
+            assert caught.value.code is Code.RESOURCE_EXHAUSTED
 
 
 def tunnel(dataplane: VppDataplane) -> Intent:

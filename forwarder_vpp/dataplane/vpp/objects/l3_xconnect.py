@@ -1,6 +1,7 @@
 """Two interfaces joined at layer 3: each IP packet one receives leaves by the other, for both families."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -10,6 +11,7 @@ from forwarder_vpp.dataplane.contract.vpp import Call, Vpp
 from forwarder_vpp.dataplane.vpp.messages import l3xc as api
 from forwarder_vpp.dataplane.vpp.messages.common import MadeEntry
 from forwarder_vpp.dataplane.vpp.messages.ip import path_to
+from nsm.model.errors import NsmError
 
 from .inventory import inventory
 from .keys import L3_XCONNECT, number
@@ -56,14 +58,19 @@ class L3Xconnects:
         """Eight messages, one round trip.
 
         An entry left by a deleted interface of the same index would make the new one ineffective, so all are
-        deleted first (reference §3.2).
+        deleted first (reference §3.2), and all are deleted again when one is refused.
         """
         requests: list[Call[object]] = [*_deletes(item, handles)]
         requests += _updates(item, handles)
-        outcomes = await together(self._vpp, requests, ignore=_ABSENT)
-        for outcome in outcomes[4:]:
-            if not isinstance(outcome, MadeEntry):
-                raise outcome
+        try:
+            outcomes = await together(self._vpp, requests, ignore=_ABSENT)
+            for outcome in outcomes[4:]:
+                if not isinstance(outcome, MadeEntry):
+                    raise outcome
+        except NsmError:
+            with suppress(NsmError):  # the refusal before is the reason
+                await self.delete(item, None, handles)
+            raise
         return None
 
     def updatable(self, old: L3Xconnect, new: L3Xconnect) -> bool:

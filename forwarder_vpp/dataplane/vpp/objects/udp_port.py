@@ -49,7 +49,7 @@ class UdpPorts:
         self._held: dict[Key, tuple[UdpPort, socket.socket]] = {}
 
     async def create(self, item: UdpPort, handles: Handles) -> object:
-        """Bind. NsmError ALREADY_EXISTS: another process on this host has the port."""
+        """Bind. NsmError RESOURCE_EXHAUSTED: another process on this host has the port."""
         family = socket.AF_INET6 if ":" in item.address else socket.AF_INET
         bound = socket.socket(family, socket.SOCK_DGRAM)
         try:
@@ -59,8 +59,8 @@ class UdpPorts:
             bound.bind((item.address, item.port))
         except OSError as error:
             bound.close()
-            message = f"UDP port {item.port} of {item.address} cannot be had: {error.strerror}"
-            raise NsmError(Code.ALREADY_EXISTS, message, field="mechanism.parameters.src_port") from error
+            message = f"expected UDP port {item.port} of {item.address} to be free: {error.strerror}"
+            raise NsmError(Code.RESOURCE_EXHAUSTED, message, field="mechanism.parameters.src_port") from error
         self._held[item.key] = (item, bound)
         return bound
 
