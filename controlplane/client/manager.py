@@ -9,6 +9,7 @@ from controlplane.client.wish import Wish
 from nsm.model.connection import Connection, ConnectionEvent, MonitorScopeSelector
 from nsm.model.errors import Code, NsmError
 from nsm.model.path import PathSegment
+from nsm.policy.rules import is_unshown_key
 from nsm.service.daemon import Node
 from nsm.service.next_hop import NextHop
 from nsm.wire.methods import MONITOR_CONNECTIONS
@@ -41,13 +42,11 @@ class NsmManager:
 
     async def request(self, wish: Wish, connection: Connection, *, deadline: float) -> Connection:
         """Request it; an answer that our policies refuse is closed if it is a new connection."""
+        answer = await self._asked(wish, connection, deadline)
         try:
-            answer = await self._hop.request(self._url, connection, wish.preferences, deadline=deadline)
-        except TimeoutError as error:
-            raise NsmError(Code.DEADLINE_EXCEEDED, f"no answer of {self._url} in time") from error
-        try:
-            peer = await self._node.channels.get(self._url).peer()
-            self._node.policies.client(answer.route, peer.leaf)
+            if not await self._judge(answer):
+                answer = await self._asked(wish, answer, deadline)
+                await self._judge(answer, is_last=True)
         except NsmError:
             if connection.mechanism is None:
                 soon = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
@@ -55,6 +54,25 @@ class NsmManager:
                     await self.close(wish, answer, deadline=soon)
             raise
         return answer
+
+    async def _asked(self, wish: Wish, connection: Connection, deadline: float) -> Connection:
+        try:
+            return await self._hop.request(self._url, connection, wish.preferences, deadline=deadline)
+        except TimeoutError as error:
+            raise NsmError(Code.DEADLINE_EXCEEDED, f"no answer of {self._url} in time") from error
+
+    async def _judge(self, answer: Connection, *, is_last: bool = False) -> bool:
+        """Our policies on an answer; False = the manager rotated its SVID since we connected, so ask it once more."""
+        channel = self._node.channels.get(self._url)
+        peer = await channel.peer()
+        try:
+            self._node.policies.client(answer.route, peer.leaf)
+        except NsmError as error:
+            if is_last or not is_unshown_key(error):
+                raise
+            channel.outdate(peer)
+            return False
+        return True
 
     async def close(self, wish: Wish, connection: Connection, *, deadline: float) -> None:
         """Close it; the connection may be one that ``find`` gave."""

@@ -179,7 +179,7 @@ class RegistryServer:
 
     def _arrive(self, path: RegistryPath, call: Call) -> Arrival:
         caller = read_token_metadata(call.metadata)
-        own = self._tokens.token(call.peer.spiffe_id, call.peer.not_after)
+        own = self._tokens.token(call.peer.spiffe_id, call.peer.not_after, call.peer.shown)
         return Arrival(arrive(path, caller.text if caller else "", own.text), caller, own, call)
 
     def _with_path_ids(self, entry: Entry, arrival: Arrival) -> Entry:

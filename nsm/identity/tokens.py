@@ -9,6 +9,7 @@ new one: a refresh happens after at least a fifth of what is left (``nsm.session
 import json
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from nsm.identity.svid import is_p256
 from nsm.model.errors import Code, NsmError
-from nsm.model.identity import Claims, Identity, Material, Token
+from nsm.model.identity import Claims, Identity, Svid, Token
 from nsm.session.path import MAX_TOKEN_BYTES
 
 ALGORITHM: Final = "ES256"
@@ -32,6 +33,7 @@ _SECOND_NS: Final = 1_000_000_000
 _CACHED_TOKENS: Final = 4096
 _CACHED_LEAVES: Final = 512
 _CACHED_AUDIENCES: Final = 1024
+_CACHED_SVIDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,17 @@ class _Signed:
     reuse_until: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Signer:
+    """An SVID that can sign, and the tokens it has signed by audience."""
+
+    svid: Svid
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    signed: dict[str | None, _Signed] = field(default_factory=dict, repr=False)
+
+
 class PathTokens:
-    """Implements ``nsm.model.identity.TokenSource`` with the key of the newest SVID (trap 5)."""
+    """Implements ``nsm.model.identity.TokenSource``: the newest SVID's key, or that of a connection (trap 5)."""
 
     def __init__(
         self, identity: Identity, *, max_lifetime: float, clock: Callable[[], float] = time.time
@@ -54,62 +65,63 @@ class PathTokens:
         self._identity = identity
         self._max_lifetime = max_lifetime
         self._clock = clock
-        self._material: Material | None = None
-        self._key: ec.EllipticCurvePrivateKey | None = None
-        self._signed: dict[str | None, _Signed] = {}
+        self._signers: OrderedDict[bytes, _Signer] = OrderedDict()
 
     @property
     def spiffe_id(self) -> str:
         """Our own SPIFFE ID, the subject of every token."""
         return self._identity.current.svid.spiffe_id
 
-    def token(self, audience: str | None, peer_not_after: float | None = None) -> Token:
-        """A token for ``audience`` (a SPIFFE ID; ``None`` = no TLS peer).
+    def token(
+        self, audience: str | None, peer_not_after: float | None = None, svid: Svid | None = None
+    ) -> Token:
+        """A token for ``audience`` (a SPIFFE ID; ``None`` = no TLS peer), by the newest SVID unless ``svid`` is given.
 
         Its expiry is that of the claim, further limited by ``peer_not_after`` (Unix seconds, the end of the
         peer's certificate); the claim itself is not lowered by that.
 
         Raises:
-            NsmError: UNAVAILABLE when our own SVID has expired, FAILED_PRECONDITION when its key cannot sign.
+            NsmError: UNAVAILABLE when the SVID has expired, FAILED_PRECONDITION when its key cannot sign.
         """
-        signed = self._valid(audience)
+        signed = self._valid(self._signer(svid or self._identity.current.svid), audience)
         expires = signed.exp * _SECOND_NS
         if peer_not_after is not None and math.isfinite(peer_not_after):
             expires = min(expires, int(peer_not_after * _SECOND_NS))
         return Token(signed.text, expires)
 
-    def _valid(self, audience: str | None) -> _Signed:
-        """The token in use for ``audience``; signed anew in its refresh window and after rotation."""
-        key = self._current_key()
+    def _valid(self, signer: _Signer, audience: str | None) -> _Signed:
+        """The token in use for ``audience``; signed anew in its refresh window."""
         now = self._clock()
-        known = self._signed.get(audience)
+        known = signer.signed.get(audience)
         if known is not None and known.reuse_from <= now < known.reuse_until:
             return known
-        if len(self._signed) >= _CACHED_AUDIENCES:
-            self._signed.clear()
-        signed = self._sign(key, audience, now)
-        self._signed[audience] = signed
+        if len(signer.signed) >= _CACHED_AUDIENCES:
+            signer.signed.clear()
+        signed = self._sign(signer, audience, now)
+        signer.signed[audience] = signed
         return signed
 
-    def _current_key(self) -> ec.EllipticCurvePrivateKey:
-        """The key of the newest SVID; another SVID than last time empties the cache."""
-        material = self._identity.current
-        if material is self._material and self._key is not None:
-            return self._key
-        key = serialization.load_der_private_key(material.svid.key, password=None)
+    def _signer(self, svid: Svid) -> _Signer:
+        """Made once for each SVID; connections from before the last rotations are few."""
+        leaf = svid.chain[0]
+        known = self._signers.get(leaf)
+        if known is not None:
+            return known
+        key = serialization.load_der_private_key(svid.key, password=None)
         if not is_p256(key):
             raise NsmError(
                 Code.FAILED_PRECONDITION,
                 "the SVID's key must be EC P-256: path tokens are ES256",
                 field="svid",
             )
-        if self._material is None or material.svid != self._material.svid:
-            self._signed.clear()
-        self._material, self._key = material, cast("ec.EllipticCurvePrivateKey", key)
-        return self._key
+        signer = _Signer(svid, cast("ec.EllipticCurvePrivateKey", key))
+        self._signers[leaf] = signer
+        if len(self._signers) > _CACHED_SVIDS:
+            self._signers.popitem(last=False)
+        return signer
 
-    def _sign(self, key: ec.EllipticCurvePrivateKey, audience: str | None, now: float) -> _Signed:
-        svid = self._identity.current.svid
+    def _sign(self, signer: _Signer, audience: str | None, now: float) -> _Signed:
+        svid = signer.svid
         exp = int(min(now + self._max_lifetime, svid.not_after))
         if exp <= now:
             raise NsmError(
@@ -120,7 +132,7 @@ class PathTokens:
         claims: dict[str, object] = {"sub": svid.spiffe_id, "exp": exp}
         if audience is not None:
             claims["aud"] = [audience]
-        text = jwt.encode(claims, key, algorithm=ALGORITHM)
+        text = jwt.encode(claims, signer.key, algorithm=ALGORITHM)
         return _Signed(text, exp, now, now + (exp - now) * REUSE_SHARE)
 
 

@@ -65,8 +65,13 @@ class TokenSource(Protocol):
     def spiffe_id(self) -> str:
         """The subject of every token."""
 
-    def token(self, audience: str | None, peer_not_after: float | None = None) -> Token:
-        """A token for ``audience``; the same one is handed out again until its refresh window opens."""
+    def token(
+        self, audience: str | None, peer_not_after: float | None = None, svid: Svid | None = None
+    ) -> Token:
+        """A token for ``audience``; the same one is handed out again until its refresh window opens.
+
+        ``svid``: the one ``audience`` knows us by, if that is not the newest (trap 5).
+        """
 
 
 class TokenVerifier(Protocol):

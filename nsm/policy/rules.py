@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from nsm.model.errors import denied, invalid
+from nsm.model.errors import NsmError, denied, invalid
 from nsm.model.identity import TokenVerifier
 from nsm.model.path import Path
-from nsm.policy.builtin import CLIENT, RULES, SERVER, Facts
+from nsm.policy.builtin import CLIENT, RULES, SERVER, Facts, next_token_signed
 
 MASK_PREFIX: Final = "etc/nsm/opa/"
 """Where upstream keeps the built-in policies; masks in the settings start with it."""
@@ -135,6 +135,14 @@ class MonitorPolicy:
         """Whether the peer may watch ``selected_ids``; NsmError PERMISSION_DENIED otherwise."""
         if self._is_enabled and not self._owned.get(spiffe_id, set()).intersection(selected_ids):
             raise denied(self.RULE, f"{spiffe_id} owns none of the selected connections")
+
+
+def is_unshown_key(error: NsmError) -> bool:
+    """Whether a client's policies deny because the next hop signs with a key that it has not shown on our connection.
+
+    It rotated its SVID since; on a new connection key and certificate are the same again (trap 5).
+    """
+    return error.field == next_token_signed.__name__
 
 
 def rules_of(masks: Sequence[str]) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class Gate:
         check_path(connection)
         caller = read_token_metadata(call.metadata)
         stepped, ret = step(connection, self._name, self._new_id)
-        own = self._tokens.token(call.peer.spiffe_id, call.peer.not_after)
+        own = self._tokens.token(call.peer.spiffe_id, call.peer.not_after, call.peer.shown)
         entered = put_tokens(stepped, caller, own)
         with self._audited(connection, call, method):
             self._policies.server(entered.route, call.peer.leaf)

@@ -18,8 +18,8 @@ from nsm.model.endpoint import (
     NetworkServiceQuery,
     NetworkServiceResponse,
 )
-from nsm.model.errors import invalid
-from nsm.policy.rules import RegistryPolicies
+from nsm.model.errors import NsmError, invalid
+from nsm.policy.rules import RegistryPolicies, is_unshown_key
 from nsm.service.registration import Registration
 from nsm.session.registry_path import RegistryPath, path_metadata, read_path
 from nsm.transport.channel import Channel, Channels
@@ -117,14 +117,25 @@ class RegistryClient:
     async def pass_on(
         self, method: Method[Req, Res], subject: Req, path: RegistryPath, *, fds: tuple[int, ...] = ()
     ) -> tuple[Res, RegistryPath]:
-        """One Register or Unregister on ``path``, judged by the client's policies when it comes back."""
+        """One Register or Unregister on ``path``, judged by the client's policies when it comes back.
+
+        Once more if the registry rotated its SVID since we connected.
+        """
         channel = self._channels.get(self.url)
         metadata = path_metadata(path)
-        reply = await channel.unary(method, subject, timeout=self._timeout, metadata=metadata, fds=fds)
-        returned = read_path(reply.metadata) or path
-        if self._policies is not None:
-            self._policies.client(returned.tokens, returned.index, reply.peer.leaf)
-        return reply.value, returned
+        for is_last in (False, True):
+            reply = await channel.unary(method, subject, timeout=self._timeout, metadata=metadata, fds=fds)
+            returned = read_path(reply.metadata) or path
+            try:
+                if self._policies is not None:
+                    self._policies.client(returned.tokens, returned.index, reply.peer.leaf)
+            except NsmError as error:
+                if is_last or not is_unshown_key(error):
+                    raise
+                channel.outdate(reply.peer)
+            else:
+                return reply.value, returned
+        raise AssertionError("the last try returns or raises")
 
     async def close(self) -> None:
         """Close the endpoint sockets; the channels belong to whoever made them."""

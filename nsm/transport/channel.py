@@ -152,6 +152,11 @@ class Channel:
             raise no_descriptors(url, self.url)
         return await link.pump.wire.received.take(key, timeout)
 
+    def outdate(self, peer: Peer) -> None:
+        """No further call on the connection to ``peer``, which no longer signs with the key it showed there."""
+        if self._link is not None and self._link.peer is peer:
+            self._retire(self._link)
+
     async def close(self) -> None:
         """End the connection and the calls on it."""
         self._is_closed = True
@@ -224,7 +229,7 @@ class Channel:
         """With the path token: plain metadata, since grpcio's call credentials need its own TLS (trap 52)."""
         if self._tokens is None:
             return pairs
-        token = self._tokens.token(link.peer.spiffe_id, link.peer.not_after)
+        token = self._tokens.token(link.peer.spiffe_id, link.peer.not_after, link.svid)
         return (*pairs, *token_metadata(token))
 
 

@@ -6,6 +6,7 @@ here a lost connection is a lost link, and the next call makes a new one.
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -42,6 +43,8 @@ class Link:
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._callables: dict[str, Any] = {}
         self._uses = 0
+        now = time.time()
+        self._stale_at = now + (peer.not_after - now) / 2
         self._is_retired = False
         self._closing: asyncio.Task[None] | None = None
         self.pump: Final = Pump(pump_of.wire, pump_of.tls, pump_of.private, self._on_closed)
@@ -49,8 +52,13 @@ class Link:
 
     @property
     def is_usable(self) -> bool:
-        """Whether a new call may begin on it: neither side has ended it, nor announced to (GOAWAY)."""
-        return not self._is_retired and not self.pump.is_ending and self._channel.get_state() in _USABLE
+        """Whether a new call may begin on it: neither side has ended it, nor announced to (GOAWAY).
+
+        Nor once half of what was left of the peer's certificate has passed: by then it will have rotated, and the
+        answers to whoever still uses the old one are good for less and less.
+        """
+        is_open = not self._is_retired and not self.pump.is_ending and time.time() < self._stale_at
+        return is_open and self._channel.get_state() in _USABLE
 
     def unary(self, path: str) -> Any:
         """The callable of a unary method, bytes to bytes."""
@@ -132,7 +140,7 @@ async def _join(url: str, sock: socket.socket, contexts: Contexts) -> Link:
     wire = Wire(sock)
     try:
         verified = await handshake(wire, tls)
-        peer = Peer(verified.spiffe_id, verified.leaf, verified.not_after, url, wire.passes_fds)
+        peer = Peer(verified.spiffe_id, verified.leaf, verified.not_after, url, wire.passes_fds, tls.svid)
         async with doorstep() as door:
             channel = grpc.aio.insecure_channel(f"unix:{door.path}", options=_OPTIONS)
             try:

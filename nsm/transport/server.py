@@ -186,7 +186,7 @@ class Server:
                 raise
             _log_refusal(error, address)
             return
-        peer = Peer(verified.spiffe_id, verified.leaf, verified.not_after, address, wire.passes_fds)
+        peer = Peer(verified.spiffe_id, verified.leaf, verified.not_after, address, wire.passes_fds, tls.svid)
         pump = Pump(wire, tls, private, lambda _: self._left(name))
         self._connections[name] = (peer, pump)
         pump.start()

@@ -9,7 +9,7 @@ from typing import Any
 
 from nsm.model.connection import Connection, NetworkServiceRequest
 from nsm.model.errors import NsmError
-from nsm.model.identity import Token, TokenSource
+from nsm.model.identity import Svid, Token, TokenSource
 from nsm.model.mechanism import INODE_URL, INTERFACE_NAME, KERNEL, LOCAL, Mechanism
 from nsm.model.path import Path, PathSegment
 from nsm.service.config import NsmSettings
@@ -98,7 +98,9 @@ class FixedTokens:
     expires: int
     spiffe_id: str = ""
 
-    def token(self, audience: str | None, peer_not_after: float | None = None) -> Token:
+    def token(
+        self, audience: str | None, peer_not_after: float | None = None, svid: Svid | None = None
+    ) -> Token:
         return Token(self.text, self.expires)
 
 

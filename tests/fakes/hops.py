@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from nsm.model.connection import Connection
 from nsm.model.errors import Code, NsmError
-from nsm.model.identity import Token
+from nsm.model.identity import Svid, Token
 from nsm.model.path import Path, PathSegment
 from nsm.policy.rules import Policies
 from nsm.service.fds import inode_url
@@ -44,8 +44,10 @@ class FakeTokens:
     def spiffe_id(self) -> str:
         return f"spiffe://example.org/{self.name}"
 
-    def token(self, audience: str | None, peer_not_after: float | None = None) -> Token:
-        del peer_not_after
+    def token(
+        self, audience: str | None, peer_not_after: float | None = None, svid: Svid | None = None
+    ) -> Token:
+        del peer_not_after, svid
         self._made += 1
         text = f"{self.name}-{self._made} for {(audience or '').rpartition('/')[2]}"
         return Token(text, round((self._clock() + self.lifetime) * 1e9))

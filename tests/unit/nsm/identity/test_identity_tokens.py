@@ -112,6 +112,17 @@ def test_after_a_rotation_the_new_key_signs() -> None:
     assert verifier.signed_by(old.text, old_leaf)
 
 
+def test_for_a_connection_of_before_a_rotation_its_own_key_signs() -> None:
+    identity = AUTHORITY.identity("client/k")
+    source = PathTokens(identity, max_lifetime=600, clock=Clock())
+    old_leaf, old_svid, old = identity.leaf, identity.current.svid, source.token(PEER)
+    identity.rotate()
+    assert source.token(PEER) != old
+    kept = source.token(PEER, svid=old_svid)
+    assert kept == old
+    assert PathTokenVerifier().signed_by(kept.text, old_leaf)
+
+
 def test_new_bundles_alone_do_not_sign_again() -> None:
     identity = AUTHORITY.identity("client/b")
     source = PathTokens(identity, max_lifetime=600, clock=Clock())
@@ -254,6 +265,6 @@ def test_verdicts_are_cached() -> None:
 def test_no_token_and_no_key_is_shown() -> None:
     source = tokens()
     token = source.token(PEER)
-    shown = repr(token) + repr(source) + repr(source._signed) + repr(replace(token, expires=1))
+    shown = repr(token) + repr(source) + repr(source._signers) + repr(replace(token, expires=1))
     assert token.text not in shown
     assert "eyJ" not in shown

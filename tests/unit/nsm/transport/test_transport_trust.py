@@ -5,6 +5,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -263,6 +264,43 @@ async def test_the_token_is_signed_with_the_key_of_its_connection_through_rotati
         await asyncio.sleep(0)
         own.rotate()
         await asyncio.gather(*calls)
+
+
+async def test_once_half_of_the_servers_certificate_is_over_the_next_call_dials_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = bench.channel()
+    first = await channel.peer()
+    bench.identity.rotate()
+    half = (first.not_after - time.time()) / 2
+    now = time.time
+    monkeypatch.setattr("nsm.transport.link.time.time", lambda: now() + half - 10)
+    assert (await channel.peer()) is first
+    monkeypatch.setattr("nsm.transport.link.time.time", lambda: now() + half + 10)
+    assert (await channel.peer()).leaf == bench.identity.leaf
+    second = await channel.peer()
+    assert (await channel.peer()) is second, "not at every call"
+
+
+async def test_a_call_knows_which_svid_it_came_to(bench: Bench) -> None:
+    shown: list[Svid | None] = []
+
+    async def look(message: NetworkServiceRequest, call: Call) -> Connection:
+        shown.append(call.peer.shown)
+        return message.connection
+
+    bench.on_request = look
+    channel = bench.channel()
+    before = bench.identity.current.svid
+    await channel.unary(REQUEST, request(), timeout=5)
+    bench.identity.rotate()
+    peer = (await channel.unary(REQUEST, request(), timeout=5)).peer
+    channel.outdate(peer)
+    newer = await channel.peer()
+    channel.outdate(peer)
+    assert await channel.peer() is newer, "that was done already"
+    await channel.unary(REQUEST, request(), timeout=5)
+    assert shown == [before, before, bench.identity.current.svid]
 
 
 async def test_a_new_authority_in_three_steps(bench: Bench) -> None:
