@@ -18,6 +18,7 @@ from nsm.model.connection import Connection
 from nsm.policy.rules import RegistryPolicies
 from nsm.service.daemon import Daemon, Node, open_node
 from nsm.service.hop import HopServer
+from nsm.service.late_closes import LateCloses
 from nsm.service.next_hop import NextHop
 from nsm.service.registry import RegistryClient
 from nsm.transport.server import Server
@@ -76,10 +77,19 @@ async def manager(settings: ManagerSettings, node: Node) -> AsyncIterator[Manage
         await hop.close_connection(connection_id, "role")
 
     next_hop = NextHop(settings.name, node.channels, changed)
+    late = LateCloses(next_hop.leave, local.arrivals)
     role = ManagerRole(
-        next_hop, mirror, local, labels, prefixes, forwarder_service=settings.forwarder_network_service_name
+        next_hop,
+        mirror,
+        local,
+        labels,
+        prefixes,
+        late=late,
+        forwarder_service=settings.forwarder_network_service_name,
     )
-    hop = HopServer(settings.name, role, tokens=node.tokens, policies=node.policies, is_endpoint=False)
+    hop = HopServer(
+        settings.name, role, tokens=node.tokens, policies=node.policies, is_endpoint=False, is_forgetful=True
+    )
     hop.serve(server)
     watch = ServiceWatch(mirror, hop.connections, mismatched)
     prefixes.start()
@@ -92,6 +102,7 @@ async def manager(settings: ManagerSettings, node: Node) -> AsyncIterator[Manage
         await mirror.stop()
         await server.stop()
         await hop.stop()
+        await late.stop()
         await next_hop.stop()
         await backend.close()
         await client.close()

@@ -4,9 +4,11 @@ A socket that was handed to us as a descriptor is dialled as ``unix:///proc/self
 """
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from controlplane.registry.watch import Hub
 from nsm.model.endpoint import EndpointResponse, NetworkServiceEndpoint
 from nsm.service.registry import fd_url
 
@@ -32,6 +34,7 @@ class LocalEndpoints:
         self.public_url = public_url
         self._dropped = dropped
         self._endpoints: dict[str, LocalEndpoint] = {}
+        self._hub: Hub[LocalEndpoint] = Hub()
 
     def get(self, name: str) -> LocalEndpoint | None:
         """The endpoint of that name, if it is registered here."""
@@ -53,12 +56,19 @@ class LocalEndpoints:
         known = self._endpoints.get(endpoint.name)
         if known is not None and fd is not None and known.fd is not None and _same(fd, known.fd):
             os.close(fd)
-            self._endpoints[endpoint.name] = LocalEndpoint(replace(endpoint, url=known.url), known.fd)
+            self._set(LocalEndpoint(replace(endpoint, url=known.url), known.fd))
             return
         url = fd_url(fd) if fd is not None else endpoint.url
-        self._endpoints[endpoint.name] = LocalEndpoint(replace(endpoint, url=url), fd)
+        self._set(LocalEndpoint(replace(endpoint, url=url), fd))
         if known is not None and known.url != url:
             await self._release(known)
+
+    async def arrivals(self, name: str) -> AsyncGenerator[str, None]:
+        """The URL of the endpoint of that name: now, if it is registered, and at each registration from now on."""
+        current = tuple(self._endpoints.items())
+        async with aclosing(self._hub.watch(current, lambda local: local.endpoint.name == name)) as changes:
+            async for local, _ in changes:
+                yield local.url
 
     async def remove(self, name: str) -> None:
         """Forget it; an unknown name is no error."""
@@ -85,6 +95,10 @@ class LocalEndpoints:
         latest = None if None in expires else max(time for time in expires if time is not None)
         shown = replace(endpoint, url=local.url, expiration_time=latest)
         return replace(response, network_service_endpoint=shown)
+
+    def _set(self, local: LocalEndpoint) -> None:
+        self._endpoints[local.endpoint.name] = local
+        self._hub.publish(local.endpoint.name, local)
 
     async def _release(self, local: LocalEndpoint) -> None:
         try:

@@ -5,9 +5,6 @@ A connection stays with its forwarder. A refresh asks nobody: what was chosen is
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
-
-import structlog
 
 from controlplane.manager.labels import NodeLabels
 from controlplane.manager.local import LocalEndpoints
@@ -17,10 +14,9 @@ from nsm.model.connection import Connection, State
 from nsm.model.endpoint import NetworkService, NetworkServiceEndpoint
 from nsm.model.errors import Code, NsmError
 from nsm.service.hop import Closing, Incoming
+from nsm.service.late_closes import LateCloses
 from nsm.service.next_hop import NextHop
 from nsm.session.matching import select_forwarders
-
-_LOG: Final = structlog.get_logger()
 
 
 class ManagerRole:
@@ -34,14 +30,16 @@ class ManagerRole:
         labels: NodeLabels,
         prefixes: ExcludedPrefixes,
         *,
+        late: LateCloses,
         forwarder_service: str = "forwarder",
     ) -> None:
-        """``forwarder_service``: the network service forwarders register for."""
+        """``late`` closes at forwarders that were away; ``forwarder_service`` is what forwarders register for."""
         self._next_hop = next_hop
         self._mirror = mirror
         self._local = local
         self._labels = labels
         self._prefixes = prefixes
+        self._late = late
         self._forwarder_service = forwarder_service
         self._chosen: dict[str, str] = {}
 
@@ -54,8 +52,15 @@ class ManagerRole:
         """
         connection = replace(incoming.connection, labels=self._labels.added_to(incoming.connection.labels))
         connection = self._prefixes.added_to(connection)
+        candidates = await self._candidates(connection)
+        async with self._late.held(connection.id, incoming.deadline):
+            return await self._through(candidates, connection, incoming)
+
+    async def _through(
+        self, candidates: Sequence[NetworkServiceEndpoint], connection: Connection, incoming: Incoming
+    ) -> Connection:
         failures: list[tuple[str, NsmError]] = []
-        for forwarder in await self._candidates(connection):
+        for forwarder in candidates:
             try:
                 answer = await self._next_hop.request(
                     forwarder.url, connection, incoming.preferences, deadline=incoming.deadline
@@ -64,19 +69,21 @@ class ManagerRole:
                 failures.append((forwarder.name, error))
                 continue
             self._chosen[connection.id] = forwarder.name
+            self._late.answered(answer)
             return answer
         raise _failure(failures)
 
     async def close(self, closing: Closing) -> None:
-        """Through the forwarder it went by; one that is gone has nothing to close."""
+        """Through the forwarder it went by; one that is away hears of it when it is back, see ``LateCloses``."""
         connection = closing.connection
         name = self._chosen.pop(connection.id, "") or _next_name(connection)
         local = self._local.get(name)
         if local is None:
-            _LOG.info("close.no_forwarder", connection=connection.id, forwarder=name)
             self._next_hop.forget(connection.id)
+            self._late.keep(name, connection)
             return
-        await self._next_hop.close(local.url, connection, deadline=closing.deadline)
+        with self._late.made_up_for(name, connection):
+            await self._next_hop.close(local.url, connection, deadline=closing.deadline)
 
     async def _candidates(self, connection: Connection) -> Sequence[NetworkServiceEndpoint]:
         reselect = connection.state is State.RESELECT_REQUESTED
@@ -115,8 +122,8 @@ class ManagerRole:
 
 def _next_name(connection: Connection) -> str:
     """The name of the segment after ours: the forwarder of an earlier life of this manager."""
-    following = connection.route.segments[connection.route.index + 1 :]
-    return following[0].name if following else ""
+    following = connection.route.following
+    return following.name if following is not None else ""
 
 
 def _failure(failures: Sequence[tuple[str, NsmError]]) -> NsmError:

@@ -4,7 +4,7 @@ A watcher that does not read costs one pending change an entry, not one a change
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from typing import Generic, TypeVar
 
 from nsm.model.errors import NsmError
@@ -68,7 +68,7 @@ class Hub(Generic[T]):
 
     async def watch(
         self, current: Iterable[tuple[str, T]], wanted: Callable[[T], bool]
-    ) -> AsyncIterator[tuple[T, bool]]:
+    ) -> AsyncGenerator[tuple[T, bool], None]:
         """What is wanted of ``current`` (name, entry), then every change. Nothing is lost in between."""
         watcher = Watcher(wanted)
         for name, entry in current:

@@ -40,6 +40,7 @@ from nsm.model.errors import Code, NsmError
 from nsm.model.mechanism import INODE_URL, IP, Mechanism
 from nsm.service.discovery import Candidates, Discovery, RoundRobin
 from nsm.service.hop import Closing, Incoming
+from nsm.service.late_closes import LateCloses
 from nsm.session.path import put_metrics
 
 UNDO_TIMEOUT: Final = 5.0
@@ -60,6 +61,9 @@ class Hop(Protocol):
 
     async def close(self, url: str, connection: Connection, *, deadline: float) -> None:
         """Close there."""
+
+    async def leave(self, url: str, connection: Connection, *, deadline: float) -> None:
+        """Close there, once the connection has left that hop."""
 
     def forget(self, connection_id: str) -> None:
         """No more news of it."""
@@ -117,6 +121,7 @@ class ForwarderRole:
         self._next_hop = next_hop
         self._instance = instance
         self._clock = clock
+        self._late = LateCloses(next_hop.leave, discovery.arrivals, clock=clock)
         self._turns = RoundRobin()
         self._claims = Claims()
         self._ends = Ends(
@@ -177,9 +182,10 @@ class ForwarderRole:
         return {connection_id: dict(metrics.counters(pair)) for connection_id, pair in found.items()}
 
     async def stop(self) -> None:
-        """Wait for what is being undone."""
+        """Wait for what is being undone; what is away stays away."""
         if self._undoing:
             await asyncio.wait(tuple(self._undoing))
+        await self._late.stop()
 
     # -- Request -------------------------------------------------------------------------------------
 
@@ -192,6 +198,13 @@ class ForwarderRole:
                 the dataplane or every next hop is; what the only next hop answered.
         """
         check_connection(incoming.connection)
+        async with self._late.held(incoming.connection.id, incoming.deadline):
+            answer = await self._first_of(incoming)
+        self._late.answered(answer)
+        return answer
+
+    async def _first_of(self, incoming: Incoming) -> Connection:
+        """Through the first endpoint that accepts it."""
         known = self._rows.get(incoming.connection.id)
         errors: list[NsmError] = []
         found = await self._candidates(incoming.connection, known)
@@ -364,7 +377,8 @@ class ForwarderRole:
         async def close() -> None:
             deadline = asyncio.get_running_loop().time() + UNDO_TIMEOUT
             try:
-                await self._next_hop.close(url, answer, deadline=deadline)
+                with self._late.made_up_for(answer.network_service_endpoint_name, answer):
+                    await self._next_hop.close(url, answer, deadline=deadline)
             except NsmError as error:
                 _LOG.warning("undo.next_hop_not_closed", connection=answer.id, reason=str(error))
 
@@ -398,10 +412,12 @@ class ForwarderRole:
             self._next_hop.forget(connection.id)
             return
         mechanism = Mechanism(row.next_cls, row.next_type, dict(row.next_parameters))
-        await self._close_next(row, replace(connection, mechanism=mechanism), closing.deadline)
+        behind = replace(connection, mechanism=mechanism)
+        with self._late.made_up_for(connection.network_service_endpoint_name, behind):
+            await self._close_next(row, behind, closing.deadline)
 
     async def _close_next(self, row: Row, connection: Connection, deadline: float) -> None:
-        """Where it went, else where its endpoint is now; one that is gone has nothing to close."""
+        """Where it went, else where its endpoint is now. NsmError UNAVAILABLE where neither is there."""
         try:
             if not row.url:
                 raise NsmError(Code.UNAVAILABLE, "the next hop's address did not outlive the agent")
@@ -411,8 +427,7 @@ class ForwarderRole:
                 raise
             endpoint = await self._endpoint_or_none(connection.network_service_endpoint_name)
             if endpoint is None or endpoint.url == row.url:
-                _LOG.info("close.next_hop_away", connection=connection.id, reason=str(error))
-                return
+                raise
             await self._next_hop.close(endpoint.url, connection, deadline=deadline)
 
     async def _endpoint_or_none(self, name: str) -> NetworkServiceEndpoint | None:

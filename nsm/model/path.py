@@ -33,3 +33,8 @@ class Path:
     def previous(self) -> PathSegment | None:
         """The segment before ``index``, if there is one."""
         return self.segments[self.index - 1] if 0 < self.index <= len(self.segments) else None
+
+    @property
+    def following(self) -> PathSegment | None:
+        """The segment after ``index``, if there is one."""
+        return self.segments[self.index + 1] if self.index + 1 < len(self.segments) else None

@@ -2,14 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+import structlog
 
 from nsm.model.connection import Connection
-from nsm.model.endpoint import NetworkService, NetworkServiceEndpoint
+from nsm.model.endpoint import EndpointResponse, NetworkService, NetworkServiceEndpoint
 from nsm.model.errors import Code, NsmError
 from nsm.session.matching import is_expired, select_endpoints
+from nsm.session.timing import RETRY_DELAY
+
+_LOG: Final = structlog.get_logger()
 
 
 class Finder(Protocol):
@@ -20,6 +26,9 @@ class Finder(Protocol):
 
     async def find_endpoints(self, query: NetworkServiceEndpoint) -> list[NetworkServiceEndpoint]:
         """Every endpoint the query matches, each with a URL that can be dialled."""
+
+    def watch_endpoints(self, query: NetworkServiceEndpoint) -> AsyncGenerator[EndpointResponse, None]:
+        """What matches now, then every change, until the stream breaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,23 @@ class Discovery:
             f"network service endpoint {name!r} is not registered",
             field="connection.network_service_endpoint_name",
         )
+
+    async def arrivals(self, name: str) -> AsyncGenerator[str, None]:
+        """The URL of the endpoint of that name: now, if it is registered, and each time it registers again."""
+        loop = asyncio.get_running_loop()
+        while True:
+            opened = loop.time()
+            try:
+                async with aclosing(
+                    self._registry.watch_endpoints(NetworkServiceEndpoint(name=name))
+                ) as events:
+                    async for event in events:
+                        endpoint = event.network_service_endpoint
+                        if endpoint.name == name and not event.deleted:
+                            yield endpoint.url
+            except NsmError as error:
+                _LOG.debug("arrivals.watch_lost", endpoint=name, reason=str(error))
+            await asyncio.sleep(max(0.0, RETRY_DELAY - (loop.time() - opened)))
 
     async def _ask(self, connection: Connection) -> tuple[NetworkService, list[NetworkServiceEndpoint]]:
         """Service and endpoints in one round trip; what the registry says about the service counts first."""

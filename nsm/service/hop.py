@@ -154,7 +154,9 @@ class _Call:
 class HopServer:
     """Serves NetworkService and MonitorConnection under ``name`` for one role.
 
-    ``is_endpoint``: the path ends here. ``clock`` gives Unix seconds and is read only when a call arrives.
+    ``is_endpoint``: the path ends here. ``is_forgetful``: connections do not outlive this process, but a Close of one
+    that is unknown carries a path, and the role closes where that leads to; who may, the next hop decides.
+    ``clock`` gives Unix seconds and is read only when a call arrives.
     """
 
     def __init__(
@@ -165,11 +167,13 @@ class HopServer:
         tokens: TokenSource,
         policies: Policies,
         is_endpoint: bool,
+        is_forgetful: bool = False,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         self._role = role
         self._is_endpoint = is_endpoint
+        self._is_forgetful = is_forgetful
         self._clock = clock
         self._gate = Gate(name, tokens, policies, new_id)
         self._table = BeginTable()
@@ -305,7 +309,9 @@ class HopServer:
             built = trim(built)
         if current.is_too_late() and not is_refresh:
             raise NsmError(Code.CANCELLED, "the caller went away before it was answered")
-        sent = _with_descriptor(replace(built, state=State.UP), current.call)
+        if built.state is not State.UP:
+            built = replace(built, state=State.UP)
+        sent = _with_descriptor(built, current.call)
         answer = restore(sent, arrival.ret)
         agreed = self._table.on_success(own.id, sent)
         if agreed is None:
@@ -349,7 +355,7 @@ class HopServer:
         own = arrival.connection
         async with self._lanes.turn(own.id, current.role_deadline):
             self._gate.admit(arrival, self._table.stored(own.id), current.call, "Close")
-            stored = self._table.on_close(own.id)
+            stored = self._table.on_close(own.id) or (own if self._is_forgetful else None)
             if stored is None:
                 return
             box = fds.Box()

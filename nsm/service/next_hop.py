@@ -129,6 +129,12 @@ class NextHop:
             if entry is not None:
                 entry.box.close()
 
+    async def leave(self, url: str, connection: Connection, *, deadline: float) -> None:
+        """Close at a hop that the connection has left; it is followed where it is now. Errors as of ``close``."""
+        with fds.Departures(passes_fds=False) as leaving:
+            sent = leaving.connection(connection)
+            await self._channels.get(url).unary(NETWORK_SERVICE_CLOSE, sent, timeout=_left(deadline))
+
     def forget(self, connection_id: str) -> None:
         """No more news of it; its descriptors are closed."""
         entry = self._followed.pop(connection_id, None)
@@ -168,7 +174,7 @@ class NextHop:
                 return await self._with_file(ours, leaving, receive, entry)
             except NsmError:
                 if entry.connection is None:
-                    self._spawn(self._leave(url, reply.value))
+                    self._spawn(self._depart(url, reply.value))
                 raise
 
     async def _with_file(
@@ -209,7 +215,7 @@ class NextHop:
             entry.url = url
             self._unwatch(left, answer.id)
             if before is not None and _next_id(before) != _next_id(answer):
-                self._spawn(self._leave(left, before))
+                self._spawn(self._depart(left, before))
         self._watch(url, answer.id)
         self._resume(answer.id, entry, answered=True)
 
@@ -228,14 +234,11 @@ class NextHop:
         if event is not None and (not answered or _is_of(event, entry.connection)):
             self._take(connection_id, entry, event)
 
-    async def _leave(self, url: str, connection: Connection) -> None:
+    async def _depart(self, url: str, connection: Connection) -> None:
         """Close at a hop we no longer use, as well as we can; its token expires otherwise."""
         deadline = asyncio.get_running_loop().time() + OLD_HOP_TIMEOUT
-        channel = self._channels.get(url)
         try:
-            with fds.Departures(passes_fds=False) as leaving:
-                sent = leaving.connection(connection)
-                await channel.unary(NETWORK_SERVICE_CLOSE, sent, timeout=_left(deadline))
+            await self.leave(url, connection, deadline=deadline)
         except NsmError as error:
             _LOG.info("next_hop.not_closed", url=url, connection=connection.id, reason=str(error))
 
@@ -398,8 +401,8 @@ def _segments(connection: Connection) -> tuple[tuple[str, str], ...]:
 
 def _next_id(connection: Connection) -> str:
     """The id of the segment after ours: which connection it is to the next hop."""
-    route = connection.route
-    return route.segments[route.index + 1].id if route.index + 1 < len(route.segments) else ""
+    following = connection.route.following
+    return following.id if following is not None else ""
 
 
 async def _peer(channel: Channel, deadline: float) -> Peer:

@@ -1,6 +1,8 @@
 """Which forwarder a manager chooses, and that a refresh asks nobody."""
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
 from types import SimpleNamespace
@@ -19,6 +21,7 @@ from nsm.model.errors import Code, NsmError
 from nsm.model.mechanism import Mechanism
 from nsm.model.path import Path, PathSegment
 from nsm.service.hop import Closing, Incoming
+from nsm.service.late_closes import LateCloses
 from nsm.service.next_hop import NextHop
 from nsm.session.matching import service_matches
 
@@ -31,6 +34,8 @@ class FakeNextHop:
     def __init__(self) -> None:
         self.requests: list[tuple[str, Connection]] = []
         self.closes: list[str] = []
+        self.away: set[str] = set()
+        self.news = asyncio.Event()
         self.forgotten: list[str] = []
         self.refuses: dict[str, NsmError] = {}
 
@@ -42,11 +47,19 @@ class FakeNextHop:
         self.requests.append((url, connection))
         if url in self.refuses:
             raise self.refuses[url]
-        return replace(connection, network_service_endpoint_name="nse")
+        name = url.removeprefix("tcp://").removesuffix(":1")
+        path = Path(1, (*connection.route.segments[:2], PathSegment(name, f"id-{name}")))
+        return replace(connection, network_service_endpoint_name="nse", path=path)
 
     async def close(self, url: str, connection: Connection, *, deadline: float) -> None:
         assert deadline == 15.0
+        await self.leave(url, connection, deadline=deadline)
+
+    async def leave(self, url: str, connection: Connection, *, deadline: float) -> None:
+        if url in self.away:
+            raise NsmError(Code.UNAVAILABLE, f"{url} is away")
         self.closes.append(f"{url} {connection.id}")
+        self.news.set()
 
     def forget(self, connection_id: str) -> None:
         self.forgotten.append(connection_id)
@@ -72,12 +85,14 @@ class World:
         self.local = LocalEndpoints("tcp://10.0.0.1:5001", self._dropped)
         prefixes = ExcludedPrefixes(FilePath("/nowhere/file"))
         prefixes._prefixes = ("10.0.0.0/8",)
+        self.late = LateCloses(self.next_hop.leave, self.local.arrivals)
         self.role = ManagerRole(
             cast("NextHop", self.next_hop),
             cast("Mirror", self.mirror),
             self.local,
             NodeLabels.of(node="n1", pod="", cluster=""),
             prefixes,
+            late=self.late,
         )
 
     async def _dropped(self, url: str) -> None:
@@ -109,7 +124,7 @@ class World:
 
 def connection(*after: str, service: str = "s", own: str = "m-1", **changes: Any) -> Connection:
     segments = (
-        PathSegment("nsc", "c-1"),
+        PathSegment("nsc", "c-1", "t", time.time_ns() + 600 * 10**9),
         PathSegment("nsmgr", own),
         *(PathSegment(n, f"id-{n}") for n in after),
     )
@@ -118,8 +133,10 @@ def connection(*after: str, service: str = "s", own: str = "m-1", **changes: Any
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+async def world() -> AsyncIterator[World]:
+    made = World()
+    yield made
+    await made.late.stop()
 
 
 async def test_labels_and_prefixes_are_added_before_the_forwarder_is_asked(world: World) -> None:
@@ -221,6 +238,51 @@ async def test_a_forwarder_that_is_gone_fails_the_refresh_but_not_the_close(worl
     assert caught.value.code is Code.UNAVAILABLE
     await world.close(connection())
     assert world.next_hop.forgotten == ["m-1"]
+
+
+async def test_a_close_reaches_a_forwarder_that_was_away_when_it_registers_again(world: World) -> None:
+    await world.forwarders("f1")
+    await world.request(connection())
+    world.next_hop.away.add("tcp://f1:1")
+    await world.close(connection("f1"))
+    assert world.next_hop.closes == []
+    world.next_hop.away.clear()
+    await world.forwarders("f1")
+    async with asyncio.timeout(10):
+        await world.next_hop.news.wait()
+    assert world.next_hop.closes == ["tcp://f1:1 m-1"]
+
+
+async def test_a_close_reaches_a_forwarder_this_manager_has_not_seen_yet(world: World) -> None:
+    await world.close(connection("f1"))
+    await world.forwarders("f2")
+    await world.forwarders("f1")
+    async with asyncio.timeout(10):
+        await world.next_hop.news.wait()
+    assert world.next_hop.closes == ["tcp://f1:1 m-1"]
+
+
+async def test_a_request_takes_a_late_close_back(world: World) -> None:
+    await world.forwarders("f1", "f2")
+    await world.request(connection("f1"))
+    world.next_hop.away.add("tcp://f1:1")
+    await world.close(connection("f1"))
+    await world.request(connection("f1"))
+    assert len(world.late) == 0
+
+
+async def test_a_request_that_goes_elsewhere_leaves_a_late_close_where_it_was(world: World) -> None:
+    await world.forwarders("f1", "f2")
+    await world.request(connection("f1"))
+    world.next_hop.away.add("tcp://f1:1")
+    await world.close(connection("f1"))
+    world.next_hop.refuses["tcp://f1:1"] = NsmError(Code.UNAVAILABLE, "down")
+    await world.request(connection("f1", state=State.RESELECT_REQUESTED))
+    world.next_hop.away.clear()
+    await world.forwarders("f1")
+    async with asyncio.timeout(10):
+        await world.next_hop.news.wait()
+    assert world.next_hop.closes == ["tcp://f1:1 m-1"]
 
 
 async def test_close_goes_to_the_chosen_forwarder_or_the_one_in_the_path(world: World) -> None:

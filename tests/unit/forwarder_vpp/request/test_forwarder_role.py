@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -16,7 +16,7 @@ from forwarder_vpp.store.base import MemoryStore
 from nsm.identity.wireguard_keys import new_key_pair
 from nsm.model.connection import Connection
 from nsm.model.context import ConnectionContext, EthernetContext, IpContext, IpNeighbor, PolicyRoute, Route
-from nsm.model.endpoint import NetworkService, NetworkServiceEndpoint
+from nsm.model.endpoint import EndpointResponse, NetworkService, NetworkServiceEndpoint
 from nsm.model.errors import Code, NsmError
 from nsm.model.mechanism import (
     ETHERNET,
@@ -51,6 +51,7 @@ class Registry:
     urls: list[str] = field(default_factory=lambda: [LOCAL_URL])
     is_away: bool = False
     asked: int = 0
+    registered: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
     async def find_services(self, query: NetworkService) -> list[NetworkService]:
         self._answer()
@@ -63,6 +64,13 @@ class Registry:
             for number, url in enumerate(self.urls)
         ]
         return [each for each in found if query.name in {"", each.name}]
+
+    async def watch_endpoints(self, query: NetworkServiceEndpoint) -> AsyncGenerator[EndpointResponse, None]:
+        """What ``find_endpoints`` gives, then what is put into ``registered``."""
+        for endpoint in await self.find_endpoints(query):
+            yield EndpointResponse(endpoint)
+        while True:
+            yield EndpointResponse(NetworkServiceEndpoint(name=query.name, url=await self.registered.get()))
 
     def _answer(self) -> None:
         self.asked += 1
@@ -80,6 +88,7 @@ class Behind:
         self.is_go = False
         self.change: Callable[[Connection], Connection] = lambda each: each
         self.keys = new_key_pair()
+        self.news = asyncio.Event()
 
     async def request(
         self, url: str, connection: Connection, preferences: Sequence[Mechanism], *, deadline: float
@@ -94,7 +103,10 @@ class Behind:
             else connection.ip
         )
         context = replace(connection.ctx, ip_context=ip)
-        return self.change(replace(connection, mechanism=self._agree(offered), context=context))
+        route = connection.route
+        segments = (*route.segments[: route.index + 1], PathSegment("nse", "n-1"))
+        path = replace(route, segments=segments)
+        return self.change(replace(connection, path=path, mechanism=self._agree(offered), context=context))
 
     def _agree(self, offered: Mechanism) -> Mechanism:
         if offered.type == KERNEL:
@@ -106,7 +118,13 @@ class Behind:
         return answer if self.is_go else answer.having(dst_own_port="51999")
 
     async def close(self, url: str, connection: Connection, *, deadline: float) -> None:
+        await self.leave(url, connection, deadline=deadline)
+
+    async def leave(self, url: str, connection: Connection, *, deadline: float) -> None:
+        if url in self.failing:
+            raise NsmError(Code.UNAVAILABLE, f"{url} is away")
         self.closed.append((url, connection))
+        self.news.set()
 
     def forget(self, connection_id: str) -> None:
         return None
@@ -576,6 +594,35 @@ async def test_close_tells_the_next_hop_and_clears_afterwards(bench: Bench) -> N
     assert closed.mechanism is not None
     assert closed.mechanism.get(INTERFACE_NAME) == "nse-1"
     await bench.nothing_is_left()
+
+
+async def test_close_reaches_a_next_hop_that_was_away_when_it_registers(bench: Bench) -> None:
+    bench.registry.urls = [REMOTE_URL]
+    answer = await bench.request()
+    bench.behind.failing.add(REMOTE_URL)
+    await bench.close(answer)
+    await bench.reconciler.drain()
+    assert bench.census() == UPLINK, "our end does not wait"
+    assert bench.behind.closed == []
+    bench.registry.registered.put_nowait("tcp://10.0.0.3:5001")
+    async with asyncio.timeout(10):
+        await bench.behind.news.wait()
+    ((url, closed),) = bench.behind.closed
+    assert (url, closed.id) == ("tcp://10.0.0.3:5001", "c-1")
+    assert closed.mechanism is not None
+    assert closed.mechanism.type == WIREGUARD
+
+
+async def test_a_request_after_a_close_that_was_late_is_not_closed(bench: Bench) -> None:
+    answer = await bench.request()
+    bench.behind.failing.add(LOCAL_URL)
+    await bench.close(answer)
+    bench.behind.failing.clear()
+    again = await bench.request(answer)
+    bench.registry.registered.put_nowait(LOCAL_URL)
+    assert len(bench.role._late) == 0
+    await bench.close(again)
+    assert len(bench.behind.closed) == 1, "by the call, not by the registration"
 
 
 async def test_a_name_may_be_used_again_at_once_and_waits_for_the_old_one_to_go(bench: Bench) -> None:

@@ -1,9 +1,19 @@
 """Candidates of a connection by name and by service."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
 import pytest
 
 from nsm.model.connection import Connection
-from nsm.model.endpoint import Destination, Match, NetworkService, NetworkServiceEndpoint
+from nsm.model.endpoint import (
+    Destination,
+    EndpointResponse,
+    Match,
+    NetworkService,
+    NetworkServiceEndpoint,
+)
 from nsm.model.errors import Code, NsmError
 from nsm.service.discovery import Discovery, RoundRobin
 from nsm.session.matching import endpoint_matches, service_matches
@@ -17,12 +27,23 @@ class Known:
     def __init__(self, services: list[NetworkService], endpoints: list[NetworkServiceEndpoint]) -> None:
         self.services = services
         self.endpoints = endpoints
+        self.breaks = 0
 
     async def find_services(self, query: NetworkService) -> list[NetworkService]:
         return [service for service in self.services if service_matches(query, service)]
 
     async def find_endpoints(self, query: NetworkServiceEndpoint) -> list[NetworkServiceEndpoint]:
         return [endpoint for endpoint in self.endpoints if endpoint_matches(query, endpoint)]
+
+    async def watch_endpoints(self, query: NetworkServiceEndpoint) -> AsyncGenerator[EndpointResponse, None]:
+        """Each endpoint registered, gone and registered elsewhere; the first stream breaks after that."""
+        for endpoint in await self.find_endpoints(query):
+            yield EndpointResponse(endpoint)
+            yield EndpointResponse(endpoint, deleted=True)
+            yield EndpointResponse(replace(endpoint, url=f"{endpoint.url}-{self.breaks}"))
+        self.breaks += 1
+        if self.breaks == 1:
+            raise NsmError(Code.UNAVAILABLE, "the registry went away")
 
 
 def endpoint(name: str, expires: float | None = None, **labels: str) -> NetworkServiceEndpoint:
@@ -81,3 +102,14 @@ def test_round_robin_starts_one_further_each_time_and_by_service() -> None:
     assert first == ["abc", "bca", "cab", "abc"]
     assert [e.name for e in turns.order("other", three)] == ["a", "b", "c"]
     assert turns.order("s", ()) == ()
+
+
+async def test_arrivals_are_registrations_over_watches_that_break_or_end() -> None:
+    discovery = Discovery(Known([], [endpoint("a"), endpoint("b")]))
+    found = []
+    async with aclosing(discovery.arrivals("a")) as urls:
+        async for url in urls:
+            found.append(url)
+            if len(found) == 5:
+                break
+    assert found == ["unix:///a", "unix:///a-0", "unix:///a", "unix:///a-1", "unix:///a"]

@@ -275,6 +275,20 @@ async def test_close_gives_the_role_the_stored_connection_with_fresh_tokens() ->
     assert len(role.closings) == 1
 
 
+@pytest.mark.parametrize("is_forgetful", [False, True])
+async def test_close_of_an_unknown_connection_goes_on_only_where_the_path_is_all_that_is_known(
+    is_forgetful: bool,
+) -> None:
+    role = FakeRole()
+    server = hop("mgr", role, is_endpoint=False, is_forgetful=is_forgetful)
+    behind = (PathSegment(name="mgr", id="m-1"), PathSegment(name="fwd", id="f-1"))
+    path = Path(0, (*first().route.segments, *behind))
+    await server.close(replace(first(), path=path), call_of().call)
+    closed = [(each.connection.id, each.connection.route.following) for each in role.closings]
+    assert closed == ([("m-1", behind[1])] if is_forgetful else [])
+    await server.stop()
+
+
 async def test_a_failed_close_is_told_and_the_connection_is_gone() -> None:
     role = FakeRole()
     server = hop("nse", role)
