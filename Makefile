@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PRELOAD := vpp-config/fair_epoll.so
 ARGS ?=
 
-.PHONY: help setup demo demo-container test check bench proto fmt lock clean
+.PHONY: help setup demo demo-container test interop check bench proto fmt lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ demo-container: setup ## the same with VPP and the agent as containers (needs po
 
 test: setup ## every suite this machine can run, one line each at the end
 	@$(BIN)/pytest $(ARGS)
+
+interop: setup ## side by side with the Go components and SPIRE, where they are installed: a table
+	@$(BIN)/python -m tests.interop $(ARGS)
 
 check: setup ## ruff, mypy --strict, import-linter, deptry
 	$(BIN)/ruff check .

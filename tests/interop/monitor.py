@@ -13,12 +13,18 @@ from nsm.wire.methods import MONITOR_CONNECTIONS
 from nsmctl.lab.identities import OPERATOR
 from nsmctl.lab.topology import Node
 
+from . import spire
+
 PATIENCE = 40.0
 
 
 def in_mesh(node: Node, name: str = OPERATOR) -> AbstractAsyncContextManager[MeshNode]:
     """This process as a member of the mesh, under an identity that the lab's node serves."""
-    return open_node(NsmSettings(name=name, identity_dir=str(node.identities)))
+    agent = spire.agent_socket(node)
+    endpoint = f"unix://{agent}" if agent.exists() else ""
+    return open_node(
+        NsmSettings(name=name, identity_dir=str(node.identities), spiffe_endpoint_socket=endpoint)
+    )
 
 
 class News:
@@ -44,12 +50,17 @@ class News:
         """Until an event tells of so many connections at once; the first event may do so."""
         return await self.until(lambda event: len(event.connections) >= count)
 
-    async def expiries(self, count: int) -> list[int]:
-        """Until the client's segment has had so many different expiries, told by as many Requests; in ns."""
+    async def expiries(self, count: int, *, may_close: bool = False) -> list[int]:
+        """Until the client's segment has had so many different expiries, told by as many Requests; in ns.
+
+        ``may_close``: a client that heals may close the connection and make it anew.
+        """
         seen: list[int] = []
         while len(seen) < count:
             event = await self.established()
-            assert event.type is not EventType.DELETE, "the connection was closed"
+            if event.type is EventType.DELETE:
+                assert may_close, "the connection was closed"
+                continue
             (connection,) = event.connections.values()
             expires = connection.route.segments[0].expires
             assert expires is not None

@@ -23,7 +23,8 @@ from nsmctl.lab.processes import stop
 from nsmctl.lab.topology import Node
 
 from . import peers
-from .conftest import ON_LINUX, Mixed
+from .casts import Mixed
+from .conftest import ON_LINUX
 from .monitor import PATIENCE, in_mesh
 
 pytestmark = [*peers.needed, ON_LINUX]

@@ -9,7 +9,8 @@ from nsmctl.lab.processes import kill
 from tests.scenes import carried, settled
 
 from . import peers
-from .conftest import GO_ON_LINUX, ON_LINUX, RATE, Mixed
+from .casts import Mixed
+from .conftest import GO_ON_LINUX, ON_LINUX, RATE
 from .monitor import news_of
 
 pytestmark = peers.needed

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import socket
 import ssl
 import tempfile
@@ -20,12 +19,11 @@ from nsm.identity.service import IdentityService, Places
 from nsm.identity.source import SpiffeSource
 from nsm.model.identity import Material
 
-REGISTRY = shutil.which("cmd-registry-memory", path=os.environ.get("NSM_PEERS_DIR") or None)
+from . import peers
 
-pytestmark = [
-    pytest.mark.interop,
-    pytest.mark.skipif(REGISTRY is None, reason="cmd-registry-memory is not on PATH nor in NSM_PEERS_DIR"),
-]
+REGISTRY = peers.find(peers.REGISTRY)
+
+pytestmark = peers.needs(peers.REGISTRY)
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 from tests.scenes import carried
 
 from . import peers
-from .conftest import RATE, Mixed
+from .casts import Mixed
+from .conftest import RATE
 
 pytestmark = peers.needed
 
