@@ -20,7 +20,7 @@ from nsm.model.endpoint import (
     NetworkServiceQuery,
     NetworkServiceResponse,
 )
-from nsm.model.errors import NsmError
+from nsm.model.errors import Code, NsmError
 from nsm.model.mechanism import IP
 from nsm.policy.rules import RegistryPolicies
 from nsm.session.matching import endpoint_matches, is_expired, service_matches
@@ -130,7 +130,7 @@ class Catalogue:
                 expiration_time=expiration,
                 initial_registration_time=first if first is not None else round(now * _SECOND_NS),
             )
-            await self._store.save_endpoint(endpoint)
+            await self._keep(endpoint, known)
             self._endpoints[endpoint.name] = endpoint
             self._timers.set(endpoint.name, unregister_time(expiration, now, arrival.call.remaining()))
             self._endpoint_hub.publish(endpoint.name, endpoint)
@@ -175,6 +175,19 @@ class Catalogue:
             self._endpoint_policies.unregistered(name)
             _LOG.info("endpoint.expired", endpoint=name)
 
+    async def _keep(self, endpoint: NetworkServiceEndpoint, known: NetworkServiceEndpoint | None) -> None:
+        """On a full disk a registration that is only prolonged lives on, with its former end in the store."""
+        try:
+            await self._store.save_endpoint(endpoint)
+        except NsmError as error:
+            if (
+                known is None
+                or error.code is not Code.RESOURCE_EXHAUSTED
+                or not _is_prolonged(known, endpoint)
+            ):
+                raise
+            _LOG.warning("store.not_prolonged", endpoint=endpoint.name, reason=str(error))
+
     async def _forget_stored(self, name: str) -> None:
         """An expired row that stays is removed at the next start, so a full disk does not keep the entry alive."""
         try:
@@ -186,3 +199,8 @@ class Catalogue:
         self._timers.cancel(name)
         known = self._endpoints.pop(name)
         self._endpoint_hub.publish(name, known, deleted=True)
+
+
+def _is_prolonged(known: NetworkServiceEndpoint, new: NetworkServiceEndpoint) -> bool:
+    """Whether nothing but the end of the registration is another."""
+    return replace(known, expiration_time=new.expiration_time) == new

@@ -18,10 +18,10 @@ class Store(Protocol):
         """Forget a row; an unknown id is fine."""
 
     def put_later(self, row: Row) -> None:
-        """As ``put``, soon and without waiting: a failure is logged."""
+        """As ``put``, soon and without waiting: a failure is logged, and it is tried again."""
 
     def remove_later(self, connection_id: str) -> None:
-        """As ``remove``, without waiting: a failure is logged."""
+        """As ``remove``, without waiting: a failure is logged, and it is tried again."""
 
     async def close(self) -> None:
         """Write what is under way, then let go."""

@@ -2,13 +2,14 @@
 
 Whatever waits while a transaction runs goes into the next one, so 200 Requests at once cost a few transactions. What
 only prolongs a connection's life waits a little longer: many refreshes are one transaction, and none is on the way of
-an answer.
+an answer. What nobody waits for and cannot be written, as on a full disk, is tried again until it can.
 """
 
 import asyncio
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,8 @@ _SETTINGS: Final = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", 
 PAUSE: Final = 0.25
 """Seconds that a ``put_later`` waits for others: an agent that dies meanwhile has a row with the expiry before, which
 leaves the client four fifths of the connection's time to refresh again."""
+AGAIN: Final = 2.0
+"""Seconds until what could not be written and nobody waits for is tried again."""
 _BROKEN: Final = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -40,8 +43,9 @@ class SqliteStore:
         self._connection = connection
         self._changes: dict[str, Row | None] = {}
         self._pause: asyncio.TimerHandle | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[tuple[str, asyncio.Future[None]]] = []
         self._work: asyncio.Task[None] | None = None
+        self._complaint = ""
 
     @classmethod
     async def open(cls, path: Path) -> "SqliteStore":
@@ -88,8 +92,7 @@ class SqliteStore:
     def put_later(self, row: Row) -> None:
         """In a transaction that begins in ``PAUSE`` seconds, or before."""
         self._changes[row.id] = row
-        if self._work is None and self._pause is None:
-            self._pause = asyncio.get_running_loop().call_later(PAUSE, self._start)
+        self._start_in(PAUSE)
 
     def remove_later(self, connection_id: str) -> None:
         """In the next transaction."""
@@ -102,37 +105,65 @@ class SqliteStore:
             self._start()
         while self._work is not None:
             await asyncio.wait({self._work})
+        self._stop_pause()
         await self._connection.close()
 
     async def _change(self, connection_id: str, row: Row | None) -> None:
         self._changes[connection_id] = row
         done = asyncio.get_running_loop().create_future()
-        self._waiters.append(done)
+        self._waiters.append((connection_id, done))
         self._start()
         await done
 
     def _start(self) -> None:
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
+        self._stop_pause()
         if self._work is None:
             self._work = asyncio.create_task(self._write(), name="store")
 
+    def _start_in(self, seconds: float) -> None:
+        if self._work is None and self._pause is None:
+            self._pause = asyncio.get_running_loop().call_later(seconds, self._start)
+
+    def _stop_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+
     async def _write(self) -> None:
-        while self._changes:
+        error: NsmError | None = None
+        while self._changes and error is None:
             changes, self._changes = self._changes, {}
             waiters, self._waiters = self._waiters, []
             error = await self._transaction(changes)
-            if error is not None:
-                _LOG.error("store.failed", rows=len(changes), reason=str(error))
-            for waiter in waiters:
+            for _, waiter in waiters:
                 if waiter.done():
                     continue
                 if error is None:
                     waiter.set_result(None)
                 else:
                     waiter.set_exception(NsmError(error.code, error.message))
+            if error is not None:
+                self._keep(changes, {name for name, _ in waiters})
+            self._tell(error)
         self._work = None
+        if self._waiters:
+            self._start()
+        elif self._changes:
+            self._start_in(AGAIN)
+
+    def _keep(self, changes: Mapping[str, Row | None], told: AbstractSet[str]) -> None:
+        """For the next transaction: all but the rows whose writers have been ``told`` that there are none."""
+        kept = {name: row for name, row in changes.items() if row is None or name not in told}
+        self._changes = {**kept, **self._changes}
+
+    def _tell(self, error: NsmError | None) -> None:
+        """Log what is wrong once, not at every try."""
+        complaint = str(error) if error else ""
+        if complaint and complaint != self._complaint:
+            _LOG.error("store.failed", reason=complaint)
+        elif self._complaint and not complaint:
+            _LOG.info("store.writes_again", file=str(self._path))
+        self._complaint = complaint
 
     async def _transaction(self, changes: Mapping[str, Row | None]) -> NsmError | None:
         kept = [(name, to_text(row)) for name, row in changes.items() if row is not None]

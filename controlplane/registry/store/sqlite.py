@@ -3,6 +3,7 @@
 An entry is one row: its name and its protobuf encoding, so that what we do not know of it survives too.
 """
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -32,7 +33,8 @@ _LOG: Final = structlog.get_logger()
 class SqliteStore:
     """One connection, used by one thread of its own."""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, path: Path, connection: aiosqlite.Connection) -> None:
+        self._path = path
         self._connection = connection
 
     @classmethod
@@ -44,17 +46,17 @@ class SqliteStore:
                 RESOURCE_EXHAUSTED when the disk is full.
         """
         try:
-            return cls(await _connect(path))
+            return cls(path, await _connect(path))
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorname", "") not in _BROKEN:
-                raise _failure(error, str(path)) from error
+                raise _failure(error, path) from error
             aside = path.with_name(f"{path.name}.broken")
             _set_aside(path, aside)
             _LOG.error("store.broken", file=str(path), kept_as=str(aside), error=str(error))
         except OSError as error:
-            raise NsmError(Code.INTERNAL, f"cannot open the store {path}: {error}") from error
-        with _failures(str(path)):
-            return cls(await _connect(path))
+            raise _failure(error, path) from error
+        with _failures(path):
+            return cls(path, await _connect(path))
 
     async def load(self) -> Contents:
         """Everything stored, sorted by name."""
@@ -91,12 +93,12 @@ class SqliteStore:
         await self._connection.close()
 
     async def _entries(self, table: str) -> list[bytes]:
-        with _failures(table):
+        with _failures(self._path):
             query = f"SELECT entry FROM {table} ORDER BY name"  # noqa: S608 - one of two literals
             return [bytes(row[0]) for row in await self._connection.execute_fetchall(query)]
 
     async def _write(self, statement: str, values: tuple[str | bytes, ...]) -> None:
-        with _failures("store"):  # autocommit: one statement is one transaction
+        with _failures(self._path):  # autocommit: one statement is one transaction
             async with self._connection.execute(statement, values):
                 pass
 
@@ -132,16 +134,17 @@ def _set_aside(path: Path, aside: Path) -> None:
 
 
 @contextmanager
-def _failures(what: str) -> Iterator[None]:
+def _failures(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
-        raise _failure(error, what) from error
+    except (OSError, sqlite3.Error) as error:
+        raise _failure(error, path) from error
 
 
-def _failure(error: sqlite3.Error, what: str) -> NsmError:
-    if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+def _failure(error: OSError | sqlite3.Error, path: Path) -> NsmError:
+    is_full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+    if is_full or getattr(error, "errno", 0) in {errno.ENOSPC, errno.EDQUOT}:
         return NsmError(
-            Code.RESOURCE_EXHAUSTED, "the disk of the registry's store is full: free space and try again"
+            Code.RESOURCE_EXHAUSTED, f"no space left for the store {path}: free space and try again"
         )
-    return NsmError(Code.INTERNAL, f"{what}: {error}")
+    return NsmError(Code.INTERNAL, f"the store {path} failed: {error}")
