@@ -110,8 +110,9 @@ class WireguardGo:
 
     def _close_behind(self, name: str, stand_in: int) -> None:
         """Off the way of a Request, and of the other tunnels of this thread."""
-        for other in [each for each, closing in self._closing.items() if closing.done()]:
-            self._closing.pop(other, None)
+        for other, closing in list(self._closing.items()):  # at once: another thread may add
+            if closing.done():
+                self._closing.pop(other, None)
         self._closing[name] = self._closers.submit(os.close, stand_in)
 
     def widen(self, name: str) -> None:
