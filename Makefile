@@ -33,7 +33,7 @@ demo-container: setup ## the same with VPP and the agent as containers (needs po
 test: setup ## every suite this machine can run, one line each at the end
 	@$(BIN)/pytest $(ARGS)
 
-interop: setup ## side by side with the Go components and SPIRE, where they are installed: a table
+interop: setup ## side by side with the Go components, where they are installed: a table
 	@$(BIN)/python -m tests.interop $(ARGS)
 
 check: setup ## ruff, mypy --strict, import-linter, deptry

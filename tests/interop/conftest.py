@@ -40,10 +40,7 @@ GO_STATE = Path("/var/lib/networkservicemesh")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker of what a test needs, and the lines about it at the end."""
-    config.addinivalue_line(
-        "markers", "peers(*programs): needs these programs, found as tests/interop/peers.py"
-    )
+    """The lines about the peers at the end."""
     config.pluginmanager.register(summary.Peers(), "nsm-peers")
 
 
