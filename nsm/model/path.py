@@ -38,3 +38,8 @@ class Path:
     def following(self) -> PathSegment | None:
         """The segment after ``index``, if there is one."""
         return self.segments[self.index + 1] if self.index + 1 < len(self.segments) else None
+
+    @property
+    def following_id(self) -> str:
+        """The id of the segment after ``index``, which connection it is to the next hop; empty if there is none."""
+        return self.following.id if self.following is not None else ""

@@ -49,7 +49,7 @@ class _Late:
     @property
     def key(self) -> str:
         """Our connection and the next hop's: after a reselect another hop may have the first one."""
-        return f"{self.connection.id} {_next_id(self.connection)}"
+        return f"{self.connection.id} {self.connection.route.following_id}"
 
 
 class LateCloses:
@@ -75,7 +75,7 @@ class LateCloses:
         """
         late = _Late(name, connection)
         left = _expiry(connection) - self._clock()
-        if left <= 0 or not _next_id(connection):
+        if left <= 0 or not connection.route.following_id:
             return
         self._late[late.key] = late
         self._expiries.arm(late.key, asyncio.get_running_loop().time() + left)
@@ -114,7 +114,7 @@ class LateCloses:
 
     def answered(self, connection: Connection) -> None:
         """A Request was answered with ``connection``: it is wanted again, if it is still the one to be closed."""
-        self._drop(f"{connection.id} {_next_id(connection)}")
+        self._drop(f"{connection.id} {connection.route.following_id}")
 
     async def stop(self) -> None:
         """Give up."""
@@ -167,11 +167,6 @@ class LateCloses:
         self._expiries.disarm(key)
         if not self._at(late.name) and (follower := self._followers.pop(late.name, None)) is not None:
             follower.cancel()
-
-
-def _next_id(connection: Connection) -> str:
-    following = connection.route.following
-    return following.id if following is not None else ""
 
 
 def _expiry(connection: Connection) -> float:

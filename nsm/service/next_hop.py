@@ -214,7 +214,7 @@ class NextHop:
         if left != url:
             entry.url = url
             self._unwatch(left, answer.id)
-            if before is not None and _next_id(before) != _next_id(answer):
+            if before is not None and before.route.following_id != answer.route.following_id:
                 self._spawn(self._depart(left, before))
         self._watch(url, answer.id)
         self._resume(answer.id, entry, answered=True)
@@ -397,12 +397,6 @@ def _is_of(event: ConnectionEvent, connection: Connection) -> bool:
 
 def _segments(connection: Connection) -> tuple[tuple[str, str], ...]:
     return tuple((segment.id, segment.token) for segment in connection.route.segments)
-
-
-def _next_id(connection: Connection) -> str:
-    """The id of the segment after ours: which connection it is to the next hop."""
-    following = connection.route.following
-    return following.id if following is not None else ""
 
 
 async def _peer(channel: Channel, deadline: float) -> Peer:
