@@ -189,11 +189,31 @@ class VppSession:
 
     async def calls(self, requests: Sequence[Call[Any]]) -> list[Any]:
         """All in one turn, in order: for each its reply, or the NsmError it failed with."""
-        outcomes = await asyncio.gather(*[self.call(each) for each in requests], return_exceptions=True)
+        if any(spec_of(each).alone for each in requests):
+            waiting = [self.call(each) for each in requests]
+        else:
+            waiting = [self._answered(each, future) for each, future in self._posted(requests)]
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException) and not isinstance(outcome, NsmError):
                 raise outcome
         return outcomes
+
+    def _posted(self, requests: Sequence[Call[Any]]) -> list[tuple[Call[Any], "asyncio.Future[Any]"]]:
+        """Each with the future of its reply; they leave with whatever else is sent in this turn of the loop."""
+        posted = []
+        for each in requests:
+            try:
+                future = self._live().post(each)
+            except NsmError as error:
+                future = asyncio.get_running_loop().create_future()
+                future.set_exception(error)
+            posted.append((each, future))
+        return posted
+
+    async def _answered(self, request: Call[ReplyT], future: "asyncio.Future[Any]") -> ReplyT:
+        reply: ReplyT = await self._await(request, future)
+        return _checked(request, reply)
 
     async def create(self, request: Call[ReplyT], undo: Undo[ReplyT]) -> ReplyT:
         """As ``call``, but a caller that has gone by the time of the reply leaves nothing behind."""

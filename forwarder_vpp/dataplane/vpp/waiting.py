@@ -45,8 +45,8 @@ class Waiting:
     async def established(self, index: int, peer: int) -> None:
         """Until peer ``peer`` of interface ``index`` has a session."""
         with _Place(self._for_peers, peer) as arrived:
-            await self._vpp.call(WantPeerEvents(index, peer, 1, self._pid))
-            found = await self._vpp.dump(PeerDump(peer_index=peer))
+            want = self._vpp.call(WantPeerEvents(index, peer, 1, self._pid))
+            _, found = await asyncio.gather(want, self._vpp.dump(PeerDump(peer_index=peer)))  # in this order
             if not any(each.flags & ESTABLISHED for each in found):
                 await arrived
 
