@@ -102,6 +102,7 @@ def make_dataplane(settings: ForwarderSettings) -> Dataplane:
         profile=settings.vpp_profile,
         uplink="none" if settings.vpp_init == "NONE" else "auto",
         expedited=settings.expedited,
+        warm_pool=settings.warm_pool,
         ports=((vxlan, vxlan), (WIREGUARD_PORT, WIREGUARD_PORT), (OWN_PORTS[0], OWN_PORTS[-1])),
     )
     return VppDataplane(address, settings.state_dir, options, instance=instance)

@@ -69,3 +69,9 @@ class ForwarderSettings(NsmSettings):
         default=False,
         description="shorten the kernel's grace periods (machine-wide) while VPP makes or removes a ring",
     )
+    warm_pool: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="links on VPP that stand ready for local connections, 8 MiB each; a connection takes two",
+    )

@@ -46,6 +46,10 @@ UPLINK_RING = filled(10240, 16 << 20)
 NODE_OWNER = f"{OWNED}-node"
 """The owner of what belongs to the node, in tags and access lists."""
 
+VPP_MAC = derived_mac(OWNED, "vpp")
+"""VPP's address towards every workload: each link is between those two alone, and a link made beforehand has it
+already (setting another one later would set the kernel's end to the same)."""
+
 _UDP = 17
 _ICMP6 = 58
 _ND = (135, 136)  # neighbour solicitation and advertisement
@@ -107,7 +111,7 @@ def _end_items(intent: Intent, end: End, role: str, other: End, facts: NodeFacts
             yield _veth(intent, end, role)
         yield interface
         link = interface.key if isinstance(interface, Tap) else _veth(intent, end, role).key
-        yield link_config(intent.owner, _answered(intent, end, role, other), link, intent.mtu)
+        yield link_config(intent.owner, _answered(intent, end, other), link, intent.mtu)
         if intent.payload == IP:
             mac = _workload_mac(intent, end, role)
             yield Neighbour(interface.key, str(NEXT_HOP4), mac)
@@ -128,7 +132,7 @@ def _interface(
             return Tap(
                 end.netns,
                 end.interface,
-                _vpp_mac(intent, role),
+                VPP_MAC,
                 _workload_mac(intent, end, role),
                 intent.mtu,
                 tag_of(intent.owner, role),
@@ -136,7 +140,7 @@ def _interface(
         case KernelEnd():
             veth = _veth(intent, end, role)
             ring = facts.ring if _is_local(intent) else ring_of_packets(intent.mtu)
-            return AfPacket(veth.far.name, _vpp_mac(intent, role), ring, veth.key)
+            return AfPacket(veth.far.name, VPP_MAC, ring, veth.key, tag_of(intent.owner, role))
         case VxlanEnd():
             needs = (UdpPort(end.local, end.local_port).key,) if facts.holds_ports else ()
             return VxlanTunnel(end.local, end.remote, end.vni, end.local_port, end.remote_port, needs)
@@ -167,18 +171,13 @@ def _workload_mac(intent: Intent, end: KernelEnd, role: str) -> str:
     return end.mac or derived_mac(tag_of(intent.owner, role), "workload")
 
 
-def _vpp_mac(intent: Intent, role: str) -> str:
-    return derived_mac(tag_of(intent.owner, role), "vpp")
-
-
-def _answered(intent: Intent, end: KernelEnd, role: str, other: End) -> KernelEnd:
+def _answered(intent: Intent, end: KernelEnd, other: End) -> KernelEnd:
     """``end`` with static neighbours for whatever it may ask for: VPP answers no ARP on these interfaces."""
     if intent.payload != IP:
         return end
     known = {each.ip for each in end.neighbours}
-    mac = _vpp_mac(intent, role)
     asked = dict.fromkeys(_asked(end, other))
-    added = tuple(IpNeighbor(ip, mac) for ip in asked if ip not in known)
+    added = tuple(IpNeighbor(ip, VPP_MAC) for ip in asked if ip not in known)
     return replace(end, neighbours=end.neighbours + added)
 
 

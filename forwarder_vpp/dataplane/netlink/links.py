@@ -113,6 +113,17 @@ def rename(index: int, name: str) -> Message:
     return Message(wire.RTM_SETLINK, body)
 
 
+def hand_over(index: int, netns: int, name: str, attributes: Iterable[Attribute]) -> Message:
+    """The link of that index goes into the namespace of descriptor ``netns`` as ``name``, and is up there.
+
+    A taken name is refused before anything has changed. The kernel waits for one of its grace periods (13 ms and
+    more) with the lock of all links held.
+    """
+    where = [(wire.IFLA_NET_NS_FD, wire.u32(netns)), (wire.IFLA_IFNAME, wire.text(name))]
+    body = _IFINFO.pack(0, 0, index, wire.IFF_UP, wire.IFF_UP) + wire.pack([*where, *attributes])
+    return Message(wire.RTM_SETLINK, body)
+
+
 def remove(nsid: int, index: int) -> Message:
     """The end of one link."""
     return Message(wire.RTM_DELLINK, _IFINFO.pack(0, 0, index, 0, 0) + wire.pack(_target(nsid)))

@@ -20,7 +20,7 @@ NAME_FIELD: Final = "mechanism.parameters.name"
 class End:
     """Where a link will be: the namespace by id and by descriptor (``None`` = the node), the name, the mark.
 
-    ``prepare`` is called with a session there, before the link is up.
+    ``prepare`` is called with a session there, before the link is up; without ``up`` it stays down.
     """
 
     nsid: int
@@ -28,6 +28,7 @@ class End:
     name: str
     tag: Tag
     prepare: Callable[[Session], None] | None = None
+    up: bool = True
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def session_in(node: Session, fd: int | None) -> Iterator[Session]:
 
 
 def make(session: Session, tags: Tags, send: Callable[[], None], ends: Sequence[End]) -> list[Link]:
-    """``send`` the message that makes a link with these ends; mark every end and take it up.
+    """``send`` the message that makes a link with these ends; mark every end and take it up if it is to be.
 
     A link of the same owner that is in the way (another kind of tunnel of the same connection) is replaced; any
     other one is NsmError ALREADY_EXISTS.
@@ -63,7 +64,8 @@ def make(session: Session, tags: Tags, send: Callable[[], None], ends: Sequence[
                 if end.prepare is not None:
                     end.prepare(there)
                 alias = [(wire.IFLA_IFALIAS, wire.text(tags.alias(end.tag)))]
-                there.change(links.change(end.name, alias, up=True), f"to mark {end.name}")
+                change = links.change(end.name, alias, up=True if end.up else None)
+                there.change(change, f"to mark {end.name}")
         return [links.find(session, end.nsid, end.name, tags) for end in ends]
     except BaseException:
         removals = ((links.remove_named(end.nsid, end.name), f"to remove {end.name}") for end in ends)

@@ -71,7 +71,7 @@ class VethDescriptor:
                 making.End(nsid, fds.get(end.netns), end.name, Tag(item.owner, role, end.netns))
                 for nsid, end, role in ((near, item.near, NEAR), (far, item.far, FAR))
             )
-            message = _pair(item, near, far_end.fd, tags.group)
+            message = pair_message(item, near, far_end.fd, tags.group)
             send = partial(session.change, message, f"a pair {item.near.name} - {item.far.name}")
             first, second = making.make(session, tags, send, (near_end, far_end))
             return first, second
@@ -86,9 +86,10 @@ class VethDescriptor:
     async def update(self, old: Veth, new: Veth, handle: object, handles: Handles) -> object:
         """Set the MTU of both ends."""
         _ = old, handles
-        for end in (new.near, new.far):
-            message = links.resize(end.name, new.mtu)
-            await inside(self._netlink, end.netns, partial(_change, message, f"MTU {new.mtu} of {end.name}"))
+        for link in _links(handle):
+            assert link.tag is not None
+            work = partial(_change, links.resize(link.name, new.mtu), f"MTU {new.mtu} of {link.name}")
+            await inside(self._netlink, link.tag.netns, work)
         return handle
 
     async def delete(self, item: Veth, handle: object, handles: Handles) -> None:
@@ -114,7 +115,8 @@ def _change(message: wire.Message, doing: str, session: Session) -> None:
     session.change(message, doing)
 
 
-def _pair(item: Veth, nsid: int, far_fd: int | None, group: int) -> wire.Message:
+def pair_message(item: Veth, nsid: int, far_fd: int | None, group: int) -> wire.Message:
+    """The message that makes the pair: the near end in the namespace ``nsid``, the far one in that of ``far_fd``."""
     far = _end(item.far, item.mtu, group)
     if far_fd is not None:
         far.append((wire.IFLA_NET_NS_FD, wire.u32(far_fd)))
@@ -130,6 +132,12 @@ def _end(end: VethEnd, mtu: int, group: int) -> list[wire.Attribute]:
         (wire.IFLA_MTU, wire.u32(mtu)),
         (wire.IFLA_GROUP, wire.u32(group)),
     ]
+
+
+def far_name(handle: object) -> str:
+    """What the far end of the pair behind ``handle`` is called; empty if that is not known."""
+    ends = handle if isinstance(handle, tuple) else ()
+    return next((link.name for link in ends if link.tag is not None and link.tag.role == FAR), "")
 
 
 def _links(handle: object) -> tuple[Link, ...]:

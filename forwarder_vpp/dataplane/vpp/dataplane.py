@@ -20,6 +20,7 @@ from forwarder_vpp.desired.vpp import (
     DEFAULT_RING,
     EXPEDITED_RING,
     UPLINK_RING,
+    VPP_MAC,
     NodeFacts,
     UplinkFacts,
     connection_items,
@@ -40,7 +41,8 @@ from .objects.tags import CLIENT, ENDPOINT
 from .objects.tap import Taps
 from .objects.udp_port import UdpPorts
 from .objects.wireguard_peer import WireguardPeer
-from .offload import TunnelVeths
+from .pool import Shape, WarmPool
+from .pooled import PooledAfPackets, PooledVeths
 from .process import VppProcess
 from .profile import rings
 from .recording import OwnedByConnection, Recording
@@ -63,6 +65,8 @@ class VppOptions:
 
     ``ports`` are the UDP ranges that tunnels may arrive at. ``uplink``: ``auto`` = the NIC that owns the tunnel
     address unless VPP has that address already, ``none`` = VPP has its own. ``expedited``: see ``expedited.py``.
+    ``warm_pool``: how many ready pairs wait for connections (``pool.py``); none where a pair is made faster than
+    it is handed over, which is with ``expedited`` and with taps.
     """
 
     api_socket: str = ""
@@ -73,6 +77,7 @@ class VppOptions:
     uplink: str = "auto"
     expedited: bool = False
     ports: tuple[tuple[int, int], ...] = ((4789, 4789), (51820, 59999))
+    warm_pool: int = 0
 
 
 class VppDataplane:
@@ -110,11 +115,14 @@ class VppDataplane:
             else _ring(sizes.get("workload"), DEFAULT_RING)
         )
         self._facts = NodeFacts(ring=ring, taps=Path("/dev/vhost-net").exists())
+        size = 0 if expedited or self._facts.taps else self.options.warm_pool
+        self.pool = WarmPool(self.session, self.netlink, Shape(ring, VPP_MAC), size, instance)
+        kinds = vpp_descriptors(self.session, PooledAfPackets(self.session, self.pool))
         self.descriptors: tuple[Descriptor[Any], ...] = (
             self._ports,
-            OwnedByConnection(TunnelVeths(self.netlink)),
+            OwnedByConnection(PooledVeths(self.netlink, self.pool)),
             LinkConfigDescriptor(self.netlink),
-            *(Recording(each, self._known) for each in vpp_descriptors(self.session)),
+            *(Recording(each, self._known) for each in kinds),
             Recording(Taps(self.session, _lasting_path), self._known),
         )
 
@@ -165,6 +173,7 @@ class VppDataplane:
         await self._waiting.subscribe(self.session)
         self.session.on_up(self._on_up)
         await self.netlink.start()
+        await self.pool.start()
         if self.options.uplink != "none" and not await self._has_uplink_of_its_own():
             self._underlay = await asyncio.to_thread(read_now, self.tunnel_ip)
             self.tunnel_mtu = self._underlay.mtu
@@ -190,6 +199,7 @@ class VppDataplane:
         if self._watch is not None:
             await self._watch.close()
             self._watch = None
+        await self.pool.close()
         await self.session.close()
         if self.process is not None:
             await self.process.release()
@@ -208,6 +218,7 @@ class VppDataplane:
     def _on_up(self, epoch: int) -> None:
         _log.warning("another VPP answers", epoch=epoch)
         self._known.clear()
+        self.pool.empty()
         self._waiting.forget()
         self._stats.reset()
         for callback in self._lost:
@@ -263,12 +274,15 @@ class VppDataplane:
     # packets
 
     async def settle(self, intent: Intent, timeout: float) -> None:  # noqa: ASYNC109  # the caller's deadline
-        """Links up; towards the endpoint also a handshake, which the far side can answer by now."""
+        """Links up; towards the endpoint also a handshake, which the far side can answer by now.
+
+        An AF_PACKET interface has its link from the moment it is made, so only taps are waited for.
+        """
         try:
             async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
                 for end, role in ((intent.client, CLIENT), (intent.endpoint, ENDPOINT)):
                     index = self._index(intent, role)
-                    if isinstance(end, KernelEnd):
+                    if isinstance(end, KernelEnd) and self._facts.taps:
                         group.create_task(self._waiting.link_up(index))
                     elif isinstance(end, WireguardEnd) and role == ENDPOINT:
                         group.create_task(self._waiting.established(index, self._peer(intent, end)))

@@ -18,10 +18,10 @@ from .wireguard import Wireguards
 from .wireguard_peer import WireguardPeers
 
 
-def vpp_descriptors(vpp: Vpp) -> tuple[Descriptor[Any], ...]:
-    """One descriptor of each kind that needs nothing but VPP."""
+def vpp_descriptors(vpp: Vpp, af_packets: AfPackets | None = None) -> tuple[Descriptor[Any], ...]:
+    """One descriptor of each kind that needs nothing but VPP; ``af_packets`` in place of the plain one."""
     return (
-        AfPackets(vpp),
+        af_packets or AfPackets(vpp),
         VxlanTunnels(vpp),
         Wireguards(vpp),
         WireguardPeers(vpp),

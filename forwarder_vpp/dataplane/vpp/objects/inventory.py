@@ -13,7 +13,7 @@ from forwarder_vpp.dataplane.vpp.messages.vxlan import VxlanDetails, VxlanDump
 from forwarder_vpp.dataplane.vpp.messages.wireguard import WireguardDetails, WireguardDump
 
 from .keys import AF_PACKET, TAP, VXLAN, WIREGUARD
-from .tags import owner_of
+from .tags import CLIENT, ENDPOINT, READY, owner_of, role_of
 
 Details = AfPacketDetails | TapDetails | VxlanDetails | WireguardDetails
 
@@ -31,7 +31,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The interfaces by natural key and by index."""
+    """The interfaces by natural key and by index; those of the pool's ready pairs are left out."""
 
     by_key: Mapping[Key, Found]
     by_index: Mapping[int, Found]
@@ -50,7 +50,7 @@ def fingerprint(private_key: bytes) -> str:
 def _key(details: Details, tag: str) -> Key:
     match details:
         case AfPacketDetails():
-            return Key(AF_PACKET, details.host_if_name)
+            return Key(AF_PACKET, tag if role_of(tag) in {CLIENT, ENDPOINT} else details.host_if_name)
         case TapDetails():
             return Key(TAP, tag)
         case VxlanDetails():
@@ -74,6 +74,6 @@ async def inventory(vpp: Vpp) -> Inventory:
     by_index = {
         each.sw_if_index: Found(_key(each, own.tag), each.sw_if_index, owner_of(own.tag), each, own)
         for each in kinds
-        if (own := common.get(each.sw_if_index)) is not None
+        if (own := common.get(each.sw_if_index)) is not None and role_of(own.tag) != READY
     }
     return Inventory({each.key: each for each in by_index.values()}, by_index)

@@ -8,6 +8,8 @@ OWNED: Final = "nsm"
 CLIENT: Final = "c"
 ENDPOINT: Final = "e"
 UPLINK: Final = "u"
+READY: Final = "r"
+"""The interface of a pair that waits for a connection (``pool.py``): nobody's but the pool's."""
 
 _LIMIT = 63  # VPP cuts longer tags without a word (reference §6.4)
 
