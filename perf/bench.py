@@ -66,6 +66,9 @@ class Bench:
         work = Work(place.stage, calls, place.cell, self._effort)
         with self._progress.step(f"{place}: one by one"):
             self.figures += await work.one_by_one()
+        if place.name == "local":
+            with self._progress.step(f"{place}: with pauses"):
+                self.figures += await work.unhurried()
         with self._progress.step(f"{place}: {self._effort.at_once} at once"):
             self.figures += await work.at_once()
         with self._progress.step(f"{place}: counted by strace"):

@@ -23,6 +23,7 @@ class Column:
 COLUMNS: Final = {
     "linux": Column("linux", "linux", levels=(1, 50, 200, 500)),
     "vpp": Column("vpp", "vpp"),
+    "vpp-pool": Column("vpp-pool", "vpp", {"NSM_WARM_POOL": "2"}),
     "vpp-expedited": Column("vpp-expedited", "vpp", {"NSM_EXPEDITED": "true"}),
     "fake": Column("fake", "vpp", places=("local",), levels=(1, 50, 200, 500), carries_packets=False),
 }

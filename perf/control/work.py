@@ -16,6 +16,9 @@ SETTLE_S: Final = 1.0
 
 QUIET_TRIES: Final = 20
 
+PAUSE_S: Final = 0.5
+"""What the forwarder makes ready for the next Request is ready by then."""
+
 CHUNK: Final = 20
 """Connections asked for at once while filling up."""
 
@@ -41,6 +44,17 @@ class Work:
         await self._cycle(2)  # warm: channels dialled, modules loaded
         cycle = await self._cycle(self._effort.calls)
         return [of_samples(self._cell, work, samples) for work, samples in cycle]
+
+    async def unhurried(self) -> list[Figure]:
+        """Requests with a pause before each."""
+        numbers = self._numbers(self._effort.calls)
+        samples = []
+        for number in numbers:
+            await asyncio.sleep(PAUSE_S)
+            samples.append(await self._calls.request(number))
+        there = [number for number in numbers if number in self._calls.connections]
+        await self._calls.one_by_one(self._calls.close, there)
+        return [of_samples(self._cell, "Request after a pause", samples)]
 
     async def at_once(self) -> list[Figure]:
         """Each operation for many connections together."""
