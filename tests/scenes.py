@@ -14,17 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nsm.model.connection import EventType, MonitorScopeSelector
-from nsm.service.config import NsmSettings
-from nsm.service.daemon import open_node
-from nsm.wire.methods import MONITOR_CONNECTIONS
 from nsmctl.errors import LabError
 from nsmctl.lab import census, daemons, identities, namespaces, world
 from nsmctl.lab.census import Census
@@ -37,6 +33,7 @@ from nsmctl.lab.ready import wait_event
 from nsmctl.lab.state import Workload
 from nsmctl.lab.topology import Node, Topology
 from nsmctl.lab.world import World
+from tests.fakes import refreshes
 
 DATAPLANES = [
     pytest.param("linux", marks=pytest.mark.linux),
@@ -284,24 +281,9 @@ class Scene:
 
         The tokens' own view of time, told by the manager's monitor: nobody's log.
         """
-        return asyncio.run(self._refreshed(connection_id, times))
-
-    async def _refreshed(self, connection_id: str, times: int) -> list[str]:
-        settings = NsmSettings(
-            name=identities.OPERATOR, identity_dir=str(self.near.identities), dial_timeout=10.0
+        return asyncio.run(
+            refreshes.tokens(self.near.manager, self.near.identities, connection_id, times, WAIT_S + 20)
         )
-        seen: dict[str, None] = {}
-        async with open_node(settings) as node, asyncio.timeout(WAIT_S + 20):
-            stream = node.channels.get(self.near.manager).stream(MONITOR_CONNECTIONS, MonitorScopeSelector())
-            async with aclosing(stream) as events:
-                async for event in events:
-                    for connection in event.connections.values():
-                        first = connection.route.segments[0]
-                        if first.id == connection_id and event.type is not EventType.DELETE:
-                            seen[first.token] = None
-                    if len(seen) > times:
-                        break
-        return list(seen)
 
     # judgement
 

@@ -28,7 +28,7 @@ NODE_TTL: Final = 365 * 86400.0
 SVID_TTL: Final = 3600.0
 """Default lifetimes in seconds."""
 
-_BACKDATE: Final = timedelta(minutes=1)
+BACKDATE: Final = timedelta(minutes=1)
 """Certificates are valid this much earlier, for hosts whose clocks differ."""
 
 _NODE: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62})")
@@ -247,7 +247,7 @@ def _as_authority(
 def _builder(
     issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePrivateKey, now: float, end: datetime
 ) -> x509.CertificateBuilder:
-    begin = datetime.fromtimestamp(int(now), UTC) - _BACKDATE
+    begin = datetime.fromtimestamp(int(now), UTC) - BACKDATE
     return (
         x509.CertificateBuilder(issuer, subject, key.public_key())
         .serial_number(x509.random_serial_number())

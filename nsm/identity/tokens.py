@@ -181,7 +181,9 @@ def read_claims(token: str) -> Claims | None:
         return None
     sub, aud = payload.get("sub"), payload.get("aud")
     audiences = tuple(aud) if isinstance(aud, list) and all(isinstance(one, str) for one in aud) else ()
-    return Claims(sub if isinstance(sub, str) else "", audiences, _seconds(payload.get("exp")))
+    begins = [found for name in ("nbf", "iat") if (found := _seconds(payload.get(name))) is not None]
+    begin = max(begins, default=None)
+    return Claims(sub if isinstance(sub, str) else "", audiences, _seconds(payload.get("exp")), begin)
 
 
 def _seconds(exp: object) -> int | None:

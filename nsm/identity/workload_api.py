@@ -17,12 +17,12 @@ import grpc.aio
 import structlog
 from spiffe._proto import workload_pb2
 
-from nsm.identity.authority import Authority
+from nsm.identity.authority import BACKDATE, Authority
 from nsm.identity.errors import IdentityError
 from nsm.model.identity import Svid
 
 SERVICE: Final = "SpiffeWorkloadAPI"
-LONGEST_WAIT: Final = 30.0
+LONGEST_WAIT: Final = 5.0
 """Seconds between two looks at the wall clock, which may jump while we sleep."""
 
 Bundles = Mapping[str, tuple[bytes, ...]]
@@ -31,11 +31,16 @@ _log: Final = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """The SVID in use for one identity and when the next one is due (Unix seconds)."""
+    """The SVID in use for one identity, and from when until the next one is due it is (Unix seconds)."""
 
     svid: Svid
+    begin: float
     rotate_at: float
     authority: Authority
+
+    def is_due(self, now: float) -> bool:
+        """Whether another is needed: half its life is over, or the clock was set back to before it."""
+        return not self.begin <= now < self.rotate_at
 
 
 @dataclass(slots=True)
@@ -117,7 +122,7 @@ class WorkloadApi:
             except IdentityError as error:
                 await _abort(context, grpc.StatusCode.UNAVAILABLE, str(error))
             yield svid_response(issued.svid, state)
-            await self._until_changed(state, issued.rotate_at)
+            await self._until_changed(state, issued)
 
     async def fetch_bundles(
         self, _request: workload_pb2.X509BundlesRequest, context: grpc.aio.ServicerContext
@@ -145,19 +150,20 @@ class WorkloadApi:
         """The SVID in use; a new one when it is due or another authority signs."""
         now = self._clock()
         known = self._issued.get(spiffe_id)
-        if known is not None and known.authority is state.authority and now < known.rotate_at:
+        if known is not None and known.authority is state.authority and not known.is_due(now):
             return known
         svid = state.authority.issue(spiffe_id, state.svid_ttl, now)
-        issued = Issued(svid, now + (svid.not_after - now) / 2, state.authority)
+        begin = now - BACKDATE.total_seconds()
+        issued = Issued(svid, begin, now + (svid.not_after - now) / 2, state.authority)
         self._issued[spiffe_id] = issued
         _log.info("svid.issued", spiffe_id=spiffe_id, not_after=svid.not_after)
         return issued
 
-    async def _until_changed(self, state: State, rotate_at: float) -> None:
-        """Until ``state`` is replaced or the clock says ``rotate_at``."""
-        while not state.replaced.is_set() and self._clock() < rotate_at:
+    async def _until_changed(self, state: State, issued: Issued) -> None:
+        """Until ``state`` is replaced or the clock says that another SVID is due."""
+        while not state.replaced.is_set() and not issued.is_due(now := self._clock()):
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(LONGEST_WAIT, rotate_at - self._clock())):
+                async with asyncio.timeout(min(LONGEST_WAIT, issued.rotate_at - now)):
                     await state.replaced.wait()
 
 

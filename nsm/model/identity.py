@@ -51,11 +51,15 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims of a path token: ``exp`` in Unix seconds, ``None`` = missing."""
+    """The claims of a path token: ``exp`` in Unix seconds, ``None`` = missing.
+
+    ``begin``: the later of ``nbf`` and ``iat`` (RFC 7519 §4.1), ``None`` = good from ever.
+    """
 
     sub: str
     aud: tuple[str, ...]
     exp: int | None
+    begin: int | None = None
 
 
 class TokenSource(Protocol):

@@ -1,8 +1,9 @@
 """Each policy rule by upstream's name, as a pure function (reference §3.3).
 
 A rule returns why it denies, ``None`` = it allows. Rules see only tokens of the part of the path they are given;
-that is what upstream's Rego files see too, so a verdict here and there is the same. One deliberate difference:
-a token with several audiences is an evaluation error upstream, here ``tokens_chained`` denies it.
+that is what upstream's Rego files see too, so a verdict here and there is the same, with two deliberate differences.
+A token with several audiences is an evaluation error upstream, here ``tokens_chained`` denies it. And a token that says
+it is not good yet passes upstream, here ``tokens_expired`` denies it; tokens of NSM's own components never say so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,9 @@ class Facts:
     """First path id by registered name (``client_allowed`` only)."""
 
 
+LEEWAY: Final = 60.0
+"""Seconds that a signer's clock may be ahead of ours: as much as certificates are backdated."""
+
 Rule = Callable[[Facts], str | None]
 
 
@@ -54,13 +58,15 @@ def tokens_chained(facts: Facts) -> str | None:
 
 
 def tokens_expired(facts: Facts) -> str | None:
-    """No token has expired."""
+    """No token has expired, and none is of the future."""
     for position, token in enumerate(facts.tokens):
         claims = facts.verifier.claims(token)
         if claims is None or claims.exp is None:
             return f"the token of segment {position} has no expiry"
         if claims.exp <= facts.now:
             return f"the token of segment {position} expired {facts.now - claims.exp:.0f} s ago"
+        if claims.begin is not None and claims.begin > facts.now + LEEWAY:
+            return f"the token of segment {position} is good in {claims.begin - facts.now:.0f} s only"
     return None
 
 
