@@ -232,6 +232,19 @@ async def test_a_vpp_that_dies_in_the_middle_of_a_request(place: Place) -> None:
         await who.close(await who.request(who.first(SERVICE), who.kernel(place.space)))
 
 
+async def test_a_namespace_that_has_gone_before_the_request(place: Place) -> None:
+    """Its name is gone, and only the descriptor keeps it: it is served or refused, and closing it leaves nothing."""
+    async with place.caller() as who:
+        mechanism = who.kernel(place.space)
+        namespaces.delete(place.lab.world.state.workloads["odd"].space)
+        try:
+            answer = await who.request(who.first(SERVICE), mechanism)
+        except NsmError as error:
+            says(error, Code.FAILED_PRECONDITION, "inodeURL")
+        else:
+            await who.close(answer)
+
+
 async def test_a_namespace_that_goes_during_the_request(place: Place) -> None:
     """The agent holds it while the Request lasts: it succeeds or is refused, and closing it leaves nothing."""
     far = f"{place.lab.far.name}/forwarder"

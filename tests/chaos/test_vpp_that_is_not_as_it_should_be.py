@@ -171,6 +171,23 @@ async def test_a_vpp_that_was_named_is_waited_for(node: Node) -> None:
         await who.close(await who.request(who.first(SERVICE), who.kernel(node.space)))
 
 
+@pytest.mark.parametrize("role", ["registry", "manager", "forwarder"])
+def test_who_waits_for_an_identity_may_be_told_to_end(node: Node, role: str) -> None:
+    folder = node.lab.near.directory / "another"
+    daemon = node.lab.daemon(
+        f"{node.lab.near.name}/{role}",
+        NSM_NAME="another",
+        NSM_STATE_DIR=str(folder),
+        NSM_STORE="memory",
+        NSM_LISTEN_ON=f"unix://{folder}.sock",
+    )
+    process, since = launched(node, replace(daemon, name="another", log=folder.with_suffix(".log")))
+    wait_event(process, "identity.waiting", timeout=WAIT_S, since=since)
+    os.kill(process.pid, signal.SIGTERM)
+    assert status(node, process) == 0
+    assert "Traceback" not in Path(process.log).read_text()
+
+
 def test_who_waits_for_vpp_may_be_told_to_end(node: Node) -> None:
     identities.register(node.lab.near, "forwarder", "another")
     process, since = launched(node, another(node, NSM_VPP_API_SOCKET=f"{node.fake.path}.never"))
