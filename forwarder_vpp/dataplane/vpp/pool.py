@@ -131,6 +131,7 @@ class WarmPool:
         if not self._ready:
             return None
         taken = self._ready.pop(0)
+        self._changed.set()
         far = taken.pair.far
         try:
             ends = await ready.hand_over(self.netlink, taken.pair, item)

@@ -224,7 +224,10 @@ def af_create(model: Model, request: af_packet.AfPacketCreate) -> MadeInterface:
     if model.links is not None and name not in model.links:
         raise Refused(-71)
     made = Interface(f"host-{name}", "af-packet", flags=interface.LINK_UP, facts=request)
-    return MadeInterface(retval=0, sw_if_index=model.add(made))
+    index = model.add(made)
+    if not request.use_random_hw_addr:
+        made.mac = request.hw_addr
+    return MadeInterface(retval=0, sw_if_index=index)
 
 
 def _af(model: Model) -> dict[int, Any]:
