@@ -169,6 +169,7 @@ class RegistryServer:
         async with queues.turn(entry.name):
             try:
                 policies.server(entry.name, tokens, index, entry.path_ids, call.peer.leaf)
+                policies.caller(tokens, index, call.peer.spiffe_id)
             except NsmError as error:
                 _audit(entry, call, error)
                 raise

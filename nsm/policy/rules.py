@@ -45,6 +45,18 @@ class Policies:
         tokens = tuple(segment.token for segment in path.segments[: path.index + 1])
         _check(SERVER, Facts(self._verifier, tokens, path.index, peer_leaf, self._clock()))
 
+    def caller(self, path: Path, spiffe_id: str) -> None:
+        """The caller's token is about the caller, whose verified SPIFFE ID is ``spiffe_id``.
+
+        Not upstream's: there, a token of any subject will do if the caller signed it, so nothing that goes by a
+        subject, as ``owner`` does, means anything. No component of upstream names another subject than its own.
+
+        Raises:
+            NsmError: PERMISSION_DENIED, rule ``caller_is_subject``.
+        """
+        previous = path.previous
+        _check_caller(self._verifier, previous.token if previous is not None else "", spiffe_id)
+
     def client(self, path: Path, peer_leaf: bytes) -> None:
         """A client's check of the whole path of an answer; errors as ``server``."""
         tokens = tuple(segment.token for segment in path.segments)
@@ -54,7 +66,10 @@ class Policies:
         """A call about a connection that exists, on path ``known``, comes from the client that has it.
 
         Who that is, the first token says: signed by the caller on the first hop, vouched for by the hops between
-        on later ones. Not upstream's: there, who has read an id in somebody's path may take the connection over.
+        on later ones, each of which signs for itself only (``caller``). Nothing here can verify the signature of a
+        first token that came through others: its certificate is not in it. Who may call a later hop directly, and
+        makes up a first token that is addressed to itself, passes; keep sockets of later hops from workloads.
+        Not upstream's: there, who has read an id in somebody's path may take the connection over.
 
         Raises:
             NsmError: PERMISSION_DENIED, rule ``connection_owner``.
@@ -95,6 +110,11 @@ class RegistryPolicies:
         del path_ids
         facts = Facts(self._verifier, tuple(tokens[: index + 1]), index, peer_leaf, self._clock())
         _check(self._rules, replace(facts, name=name, owners=self._owners))
+
+    def caller(self, tokens: Sequence[str], index: int, spiffe_id: str) -> None:
+        """As ``Policies.caller``, where the masks select the check of the caller's signature."""
+        if "server/prev_token_signed" in self._rules:
+            _check_caller(self._verifier, tokens[index - 1] if 0 < index <= len(tokens) else "", spiffe_id)
 
     def client(self, tokens: Sequence[str], index: int, peer_leaf: bytes) -> None:
         """A registry client's check of the whole path of an answer; errors as ``server``."""
@@ -173,3 +193,10 @@ def _check(names: Sequence[str], facts: Facts) -> None:
         reason = RULES[name](facts)
         if reason is not None:
             raise denied(name.partition("/")[2], reason)
+
+
+def _check_caller(verifier: TokenVerifier, token: str, spiffe_id: str) -> None:
+    claims = verifier.claims(token)
+    subject = claims.sub if claims is not None else ""
+    if subject != spiffe_id:
+        raise denied("caller_is_subject", f"the caller is {spiffe_id!r}, its token is about {subject!r}")

@@ -51,6 +51,7 @@ class Gate:
         entered = put_tokens(stepped, caller, own)
         with self._audited(connection, call, method):
             self._policies.server(entered.route, call.peer.leaf)
+            self._policies.caller(entered.route, call.peer.spiffe_id)
         return Arrival(entered, ret)
 
     def admit(self, arrival: Arrival, stored: Connection | None, call: Call, method: str) -> None:

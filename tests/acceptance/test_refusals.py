@@ -9,12 +9,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from nsm.identity.tokens import PathTokens
 from nsm.model.connection import Connection
 from nsm.model.errors import Code, NsmError
-from nsm.model.identity import Material
+from nsm.model.identity import Material, Svid, Token
 from nsm.model.path import Path, PathSegment
 from nsm.service.daemon import Node
 from nsm.transport.channel import Channels
@@ -97,6 +100,31 @@ async def a_replayed_token(attack: Attack) -> None:
         denied(await attack.refused(thief, thief.first("server-service")), "prev_token_signed")
 
 
+@dataclass
+class AboutAnother:
+    """A ``TokenSource`` that signs with its own key for the client ``victim``."""
+
+    node: Node
+    spiffe_id: str = "spiffe://lab.nsm/client/victim"
+
+    def token(
+        self, audience: str | None, peer_not_after: float | None = None, svid: Svid | None = None
+    ) -> Token:
+        own = svid or self.node.identity.current.svid
+        key = serialization.load_der_private_key(own.key, None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        expires = int(time.time()) + 60
+        claims = {"sub": self.spiffe_id, "aud": [audience], "exp": expires}
+        return Token(jwt.encode(claims, key, algorithm="ES256"), expires * 10**9)
+
+
+async def a_token_about_another(attack: Attack) -> None:
+    async with attack.caller(AboutAnother) as thief:
+        own = thief.first("server-service")
+        asked = replace(own, path=Path(0, (*own.route.segments, attack.segment)))
+        denied(await attack.refused(thief, asked), "caller_is_subject")
+
+
 async def a_tampered_path_segment(attack: Attack) -> None:
     async with caller("victim", attack.url, attack.lab.near.identities) as victim:
         foreign = victim.node.tokens.token("spiffe://lab.nsm/client/somebody-else")
@@ -151,6 +179,7 @@ ATTACKS = (
     a_replayed_token,
     a_tampered_path_segment,
     another_clients_connection_id,
+    a_token_about_another,
     a_foreign_trust_domain,
     an_unknown_authority,
 )

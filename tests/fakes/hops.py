@@ -66,6 +66,10 @@ class FakePolicies:
         if self.refusal is not None:
             raise self.refusal
 
+    def caller(self, path: Path, spiffe_id: str) -> None:
+        assert path.segments
+        assert spiffe_id
+
     def owner(self, known: Path, asked: Path) -> None:
         assert known.segments
         assert asked.segments
@@ -80,6 +84,7 @@ class FakeCall:
     timeout: float | None = 15.0
     arriving: dict[str, int] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
+    released: list[str] = field(default_factory=list)
 
     def remaining(self) -> float | None:
         return self.timeout
@@ -89,6 +94,9 @@ class FakeCall:
             return os.dup(self.arriving[url])
         await asyncio.sleep(FD_TIMEOUT if timeout is None else timeout)
         raise NsmError(Code.DEADLINE_EXCEEDED, f"{url} did not arrive within {timeout} s")
+
+    def release_fd(self, url: str) -> None:
+        self.released.append(url)
 
     def send_fd(self, fd: int) -> str:
         url = inode_url(fd)
@@ -285,6 +293,11 @@ class _Channel:
         finally:
             broken.cancel()
             await cast("Any", events).aclose()
+
+    def release_fd(self, url: str) -> None:
+        fd = self.back.pop(url, None)
+        if fd is not None:
+            os.close(fd)
 
     async def receive_fd(self, url: str, timeout: float) -> int:  # noqa: ASYNC109 - as the transport has it
         fd = self.back.pop(url, None)
