@@ -50,6 +50,7 @@ class PointToPointIpam:
         self._used = AddressSet()
         self._leases: dict[str, Lease] = {}
         self._before: dict[str, Lease | None] = {}
+        self._answers: dict[str, IpContext] = {}
 
     @property
     def leases(self) -> Mapping[str, Lease]:
@@ -63,6 +64,8 @@ class PointToPointIpam:
         has changed then. Until ``confirm`` or the next Request, ``rollback`` leads back to before this call.
         """
         self.confirm(connection)
+        if self._answers.get(connection) == context:  # a refresh brings back what it was given
+            return context
         excluded = AddressSet(excluded_networks(context.excluded_prefixes))
         offered = Offer.of(context, self._ours, strict=self._strict)
         old = self._leases.get(connection)
@@ -75,7 +78,9 @@ class PointToPointIpam:
         self._before[connection] = old
         self._leases[connection] = lease
         pairs = [(pair.src, pair.dst) for pair in lease.pairs]
-        return written(offered.kept(pairs, lease.others, self._ours), pairs)
+        answer = written(offered.kept(pairs, lease.others, self._ours), pairs)
+        self._answers[connection] = answer
+        return answer
 
     def confirm(self, connection: str) -> None:
         """The last Request of this connection succeeded: give back what it replaced."""
@@ -86,6 +91,7 @@ class PointToPointIpam:
         """The last Request of this connection failed: as if it had not been made."""
         if connection not in self._before:
             return
+        self._answers.pop(connection, None)
         before, failed = self._before.pop(connection), self._leases.pop(connection, None)
         if before:
             self._leases[connection] = before
@@ -94,6 +100,7 @@ class PointToPointIpam:
     def release(self, connection: str) -> None:
         """The connection is gone; unknown ones are none of our business."""
         self.confirm(connection)
+        self._answers.pop(connection, None)
         self._give_back(self._leases.pop(connection, None), None)
 
     def install(self, connection: str, lease: Lease) -> bool:

@@ -96,6 +96,8 @@ class Arrivals:
         for url in dict.fromkeys(one.get(INODE_URL) for one in mechanisms):
             if url.startswith(INODE):
                 self._files[url] = self._box.keep(await self._receive(url))
+        if not self._files:
+            return connection, preferences
         mechanism = connection.mechanism
         if mechanism is not None:
             connection = replace(connection, mechanism=self._with_file(mechanism))
@@ -134,9 +136,9 @@ class Departures:
 
     def connection(self, connection: Connection) -> Connection:
         """The connection as it goes on the wire."""
-        if connection.mechanism is None:
-            return connection
-        return replace(connection, mechanism=self.mechanism(connection.mechanism))
+        known = connection.mechanism
+        sent = None if known is None else self.mechanism(known)
+        return connection if sent is known else replace(connection, mechanism=sent)
 
     def mechanisms(self, mechanisms: Iterable[Mechanism]) -> tuple[Mechanism, ...]:
         """The preferences as they go on the wire."""

@@ -158,7 +158,7 @@ class BeginTable:
         entry = self._entries.get(connection_id)
         if entry is None:
             return None
-        agreed = replace(connection, state=State.UP)
+        agreed = connection if connection.state is State.UP else replace(connection, state=State.UP)
         entry.state, entry.current = EntryState.ESTABLISHED, agreed
         if not event:
             entry.returned = agreed

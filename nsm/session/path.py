@@ -120,23 +120,26 @@ def put_tokens(connection: Connection, caller: Token | None, own: Token | None) 
 
     ``None`` leaves that segment as it arrived: a call without token metadata is judged by what its path says.
     """
-    index = connection.route.index
-    if caller is not None and index > 0:
-        connection = _edit(connection, index - 1, caller)
-    return connection if own is None else _edit(connection, index, own)
+    route = connection.route
+    path = route if caller is None or route.index == 0 else _with_token(route, route.index - 1, caller)
+    path = path if own is None else _with_token(path, route.index, own)
+    return connection if path is route else replace(connection, path=path)
 
 
-def _edit(connection: Connection, index: int, token: Token) -> Connection:
-    segment = replace(_segment(connection.route, index), token=token.text, expires=token.expires)
-    return replace(connection, path=_with_segment(connection.route, index, segment))
+def _with_token(route: Path, index: int, token: Token) -> Path:
+    segment = _segment(route, index)
+    return _with_segment(route, index, replace(segment, token=token.text, expires=token.expires))
 
 
 def put_metrics(connection: Connection, metrics: Mapping[str, str]) -> Connection:
     """Merge ``metrics`` into our own segment."""
     route = connection.route
     segment = _segment(route, route.index)
-    merged = replace(segment, metrics={**segment.metrics, **metrics})
-    return replace(connection, path=_with_segment(route, route.index, merged))
+    merged = {**segment.metrics, **metrics}
+    if merged == segment.metrics:
+        return connection
+    segment = replace(segment, metrics=merged)
+    return replace(connection, path=_with_segment(route, route.index, segment))
 
 
 def _segment(route: Path, index: int) -> PathSegment:

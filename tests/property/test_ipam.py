@@ -102,6 +102,41 @@ def test_exclusions_hold_for_every_group_family_and_refresh_over_1000_random_set
     assert kept > EXCLUSION_SETS // 10
 
 
+def test_a_pool_that_remembers_its_answers_is_like_one_that_chooses_each_time_anew() -> None:
+    chance = random.Random(11)
+    pools = [PointToPointIpam([[POOL], [SIXES]], strict=strict) for strict in (False, False, True, True)]
+    last: dict[str, IpContext] = {}
+    repeated = 0
+    for _ in range(4 * EXCLUSION_SETS):
+        name = chance.choice("abcdefgh")
+        match chance.choice(("refresh", "refresh", "change", "rollback", "release")):
+            case "rollback":
+                for pool in pools:
+                    pool.rollback(name)
+            case "release":
+                last.pop(name, None)
+                for pool in pools:
+                    pool.release(name)
+            case wish:
+                asked = last.get(name, IpContext())
+                if wish == "change":
+                    network = ip_network(
+                        (int(POOL[0]) + chance.randrange(64), chance.randrange(29, 33)), False
+                    )
+                    asked = replace(asked, excluded_prefixes=(str(network),))
+                for forgetful in pools[::2]:
+                    forgetful._answers.clear()
+                got = [answer(pool, name, asked) for pool in pools]
+                assert got[0] == got[1]
+                assert got[2] == got[3]
+                if isinstance(got[0], IpContext):
+                    repeated += got[0] == asked
+                    last[name] = got[0]
+        assert pools[0].leases == pools[1].leases
+        assert pools[2].leases == pools[3].leases
+    assert repeated > EXCLUSION_SETS  # often enough to mean something
+
+
 def test_no_address_is_held_twice_over_500_cycles_with_a_crash_in_the_middle() -> None:
     """Half of the clients refresh after the crash, in random order, between newcomers."""
     chance = random.Random(7)

@@ -1,5 +1,6 @@
 """Who gets which addresses, for how long, and what happens when there are none (reference §3.14)."""
 
+from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -205,6 +206,17 @@ def test_rolling_back_a_refresh_gives_the_replaced_addresses_back() -> None:
     pool.rollback("a")
     assert pool.request("a", IpContext()) == first
     assert pool.request("c", IpContext()).dst_ip_addrs == ("10.0.0.2/32",)
+
+
+@pytest.mark.parametrize("give_up", [PointToPointIpam.rollback, PointToPointIpam.release])
+def test_an_answer_that_was_given_up_is_not_given_again(
+    give_up: Callable[[PointToPointIpam, str], None],
+) -> None:
+    pool = ipam("10.0.0.0/24")
+    first = pool.request("a", IpContext())
+    give_up(pool, "a")
+    assert pool.request("b", IpContext()) == first
+    assert pool.request("a", first).dst_ip_addrs == ("10.0.0.2/32",)
 
 
 def test_rollback_and_release_of_what_is_settled_or_unknown_do_nothing() -> None:
