@@ -8,7 +8,8 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol, TypeVar
 from uuid import uuid4
@@ -235,12 +236,14 @@ class HopServer:
     async def request(self, request: NetworkServiceRequest, call: Call) -> Connection:
         """``NetworkService/Request``."""
         current = _Call.of(call)
-        return await self._outlive(self._request(request, current), current)
+        mechanisms = (*request.mechanism_preferences, request.connection.mechanism)
+        return await self._outlive(_letting_go(self._request(request, current), call, mechanisms), current)
 
     async def close(self, connection: Connection, call: Call) -> None:
         """``NetworkService/Close``."""
         current = _Call.of(call)
-        return await self._outlive(self._close(connection, current), current)
+        work = _letting_go(self._close(connection, current), call, (connection.mechanism,))
+        return await self._outlive(work, current)
 
     def monitor(self, selector: MonitorScopeSelector, call: Call) -> AsyncGenerator[ConnectionEvent, None]:
         """``MonitorConnection/MonitorConnections``."""
@@ -425,6 +428,17 @@ class HopServer:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
+
+
+async def _letting_go(work: Awaitable[Result], call: Call, mechanisms: Iterable[Mechanism | None]) -> Result:
+    """``work``; the descriptors that came for it go with it, also those it never asked for."""
+    try:
+        return await work
+    finally:
+        for url in {one.get(INODE_URL) for one in mechanisms if one is not None}:
+            if url.startswith(fds.INODE):
+                with suppress(NsmError):  # no inode: the call has been refused for it
+                    call.release_fd(url)
 
 
 async def _in_time(work: Awaitable[Result], deadline: float) -> Result:

@@ -171,6 +171,7 @@ class NextHop:
             try:
                 ours = _on_our_segment(reply.value, connection)
                 receive = _receiver(channel, deadline) if peer.passes_fds else None
+                _let_go(channel, ours, leaving)
                 return await self._with_file(ours, leaving, receive, entry)
             except NsmError:
                 if entry.connection is None:
@@ -378,6 +379,13 @@ def _on_our_segment(answer: Connection, asked: Connection) -> Connection:
             Code.INTERNAL, f"expected the next hop's answer with our place {where}", field="connection.id"
         )
     return kept
+
+
+def _let_go(channel: Channel, answer: Connection, leaving: fds.Departures) -> None:
+    """Our own descriptor that the next hop sent back, as upstream's manager does, is not asked for."""
+    url = answer.mechanism.get(INODE_URL) if answer.mechanism else ""
+    if leaving.file(url) is not None:
+        channel.release_fd(url)
 
 
 def _receiver(channel: Channel, deadline: float) -> fds.Receive:

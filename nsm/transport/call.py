@@ -51,6 +51,10 @@ class Call:
         longest = FD_TIMEOUT if remaining is None else remaining * _MARGIN
         return await self._wire.received.take(key, longest if timeout is None else min(timeout, longest))
 
+    def release_fd(self, url: str) -> None:
+        """Let go of the descriptor that came with this call, taken or not; what ``receive_fd`` gave stays open."""
+        self._wire.received.release(parse_inode(url))
+
     def send_fd(self, fd: int) -> str:
         """Queue a dup of ``fd`` for the answer; its ``inode://dev/ino``.
 

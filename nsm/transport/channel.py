@@ -150,7 +150,15 @@ class Channel:
             raise NsmError(Code.UNAVAILABLE, f"{self.url}: not connected, so {url} cannot arrive")
         if not link.peer.passes_fds:
             raise no_descriptors(url, self.url)
-        return await link.pump.wire.received.take(key, timeout)
+        received = link.pump.wire.received
+        fd = await received.take(key, timeout)
+        received.release(key)
+        return fd
+
+    def release_fd(self, url: str) -> None:
+        """Let go of a descriptor that came with an answer and is not asked for."""
+        if self._link is not None:
+            self._link.pump.wire.received.release(parse_inode(url))
 
     def outdate(self, peer: Peer) -> None:
         """No further call on the connection to ``peer``, which no longer signs with the key it showed there."""

@@ -17,8 +17,8 @@ import structlog
 from nsm.model.errors import Code, NsmError, invalid
 
 KEEP: Final = 20.0
-"""Seconds an unused descriptor is kept: longer than a Request may last (15 s), and no longer than needed, because a
-descriptor pins a dead workload's namespace. Every Request sends its descriptors again."""
+"""Seconds a descriptor is kept that no call has let go of: longer than a Request may last (15 s). Every call sends its
+descriptors again and lets go of them at its end, because a descriptor pins a dead workload's namespace."""
 MAX_HELD: Final = 1024
 """Descriptors one peer may park at us at a time."""
 
@@ -55,6 +55,8 @@ def inode_url(key: Key) -> str:
 class _Held:
     fd: int
     touched: float  # loop.time()
+    copies: int = 1
+    """How often it was sent and not let go of: calls at the same time may each have sent it."""
 
 
 class Received:
@@ -106,6 +108,16 @@ class Received:
         finally:
             self._forget(key, waiter)
 
+    def release(self, key: Key) -> None:
+        """The call that brought a copy has ended; the descriptor is closed with the last one."""
+        held = self._held.get(key)
+        if held is None:
+            return
+        held.copies -= 1
+        if not held.copies:
+            del self._held[key]
+            os.close(held.fd)
+
     def close(self) -> None:
         """Close what is held; whoever waits is told that the connection is gone."""
         self._is_closed = True
@@ -126,6 +138,7 @@ class Received:
         known = self._held.get(key)
         if known is not None:
             known.touched = self._loop.time()
+            known.copies += 1
             os.close(fd)
             return
         for waiter in self._waiters.pop(key, ()):

@@ -676,6 +676,28 @@ async def test_a_descriptor_that_never_arrives_is_named_and_leaves_nothing() -> 
     assert (role.requests, server.connections()) == ([], ())
 
 
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_descriptors_go_with_the_call_also_where_it_never_asked_for_them(
+    tmp_path: FilePath, is_refused: bool
+) -> None:
+    policies = FakePolicies()
+    if is_refused:
+        policies.refusal = NsmError(Code.PERMISSION_DENIED, "no")
+    server = hop("nse", FakeRole(), policies=policies)
+    fd = os.open(tmp_path, os.O_PATH)
+    url = fds.inode_url(fd)
+    call = call_of()
+    call.arriving[url] = fd
+    preference = Mechanism("LOCAL", "KERNEL", {"inodeURL": url})
+    try:
+        await server.request(NetworkServiceRequest(first(), (preference, preference)), call.call)
+    except NsmError:
+        assert is_refused
+    assert call.released == [url]
+    call.close()
+    await server.stop()
+
+
 async def test_a_close_goes_on_without_its_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nsm.service.hop.DESCRIPTOR_WAIT", 0.01)
     role = FakeRole()

@@ -297,6 +297,45 @@ async def test_one_that_nobody_asks_for_is_closed_after_a_while(monkeypatch: pyt
     assert open_fds() == before
 
 
+async def test_one_goes_with_the_last_of_the_calls_that_brought_it(tmp_path: Path) -> None:
+    before = open_fds()
+    received = Received()
+    path = tmp_path / "shared"
+    path.touch()
+    for _ in range(2):
+        received.add([os.open(path, os.O_RDONLY)])
+    key = key_of_path(path)
+    os.close(await received.take(key, 1))
+    received.release(key)
+    assert len(received) == 1, "the other call may not have asked yet"
+    received.release(key)
+    assert len(received) == 0
+    received.release(key)
+    assert open_fds() == before
+    received.close()
+
+
+async def test_one_that_came_back_is_gone_once_it_is_taken_or_let_go_of(bench: Bench) -> None:
+    files = make_files(bench.directory, 2)
+
+    async def give(message: NetworkServiceRequest, call: Call) -> Connection:
+        found = {}
+        for file in files:
+            with file.open() as opened:
+                found[file.name] = call.send_fd(opened.fileno())
+        return replace(message.connection, labels=found)
+
+    bench.on_request = give
+    channel = bench.channel()
+    reply = await channel.unary(REQUEST, request(), timeout=10)
+    received = channel._link.pump.wire.received  # type: ignore[union-attr]
+    assert len(received) == 2
+    os.close(await channel.receive_fd(reply.value.labels["0"], 5))
+    channel.release_fd(reply.value.labels["1"])
+    assert len(received) == 0
+    remove_files(files)
+
+
 async def test_a_peer_cannot_park_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descriptors, "MAX_HELD", 3)
     before = open_fds()
