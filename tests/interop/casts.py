@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import pytest
 from google.protobuf import text_format
 
 from nsm.model.connection import Connection
@@ -71,7 +72,15 @@ class Cast:
 
 
 OURS: Final = Cast("ours")
+ALL_GO: Final = Cast("Go")
 GO_CONTROL_PLANE: Final = Cast("ours", ("registry", "manager"), everywhere=True)
+
+
+def played_by(*casts: Cast) -> list[object]:
+    """Parameters for ``theatre``; alone in a ``parametrize``, so that cases of one cast share its lab."""
+    return [
+        pytest.param(cast, marks=peers.needs(*cast.peers), id=cast.name.replace(" ", "-")) for cast in casts
+    ]
 
 
 class CastWorld(World):

@@ -44,6 +44,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(summary.Peers(), "nsm-peers")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the cases of a test with the marker ``quick``, all others take minutes."""
+    for item in items:
+        quick = item.get_closest_marker("quick")
+        if quick is not None and isinstance(item, pytest.Function) and item.callspec.id not in quick.args:
+            item.add_marker(pytest.mark.minutes)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
