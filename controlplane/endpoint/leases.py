@@ -1,30 +1,35 @@
 """The leases of an endpoint in a file, so that addresses stay theirs over a restart.
 
 JSON, replaced as a whole. Writes of Requests that come together are one write; a Request is answered only after
-its lease is on disk. Without a file, leases are recovered from the clients' refreshes alone.
+its lease is on disk. The connection is kept beside its lease: a Close that comes before the first refresh must find
+it. Without a file, leases are recovered from the clients' refreshes alone.
 """
 
 import asyncio
 import json
 import os
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from controlplane.endpoint.ipam import Lease, Pair
 from controlplane.endpoint.prefixes import Address, parse_address
+from nsm.model.connection import Connection
 from nsm.model.errors import Code, NsmError
+from nsm.wire import codec
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A lease and when it ends unless it is refreshed, in Unix seconds."""
+    """A lease, when it ends unless it is refreshed, in Unix seconds, and its connection as answered."""
 
     lease: Lease
     expires: float
+    connection: Connection = field(repr=False)
 
 
 class LeaseFileError(Exception):
@@ -47,7 +52,7 @@ class LeaseFile:
             self._kept = _parse(json.loads(self._path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             self._kept = {}
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, NsmError) as error:
             raise LeaseFileError(f"{self._path}: expected leases as JSON, got {error!r}") from error
         return dict(self._kept)
 
@@ -83,15 +88,28 @@ class LeaseFile:
                 self._kept[connection] = before
 
     async def _write(self) -> None:
-        """Write all leases, unless a write that began after this change has done so."""
+        """Write all leases, unless a write that began after this change has done so.
+
+        A write whose Request is given up goes on: the next one must not meet it at the file.
+        """
         self._changed += 1
-        mine = self._changed
+        writing = asyncio.ensure_future(self._cover(self._changed))
+        writing.add_done_callback(_heard)
+        await asyncio.shield(writing)
+
+    async def _cover(self, change: int) -> None:
         async with self._lock:
-            if self._written >= mine:
+            if self._written >= change:
                 return
             covered, text = self._changed, _format(self._kept)
             await asyncio.to_thread(_replace, self._path, text)
             self._written = covered
+
+
+def _heard(writing: asyncio.Future[None]) -> None:
+    """Its failure is told to who waits for it; when all have left it concerns nobody."""
+    if not writing.cancelled():
+        writing.exception()
 
 
 def _replace(path: Path, text: str) -> None:
@@ -112,6 +130,7 @@ def _format(kept: Mapping[str, Kept]) -> str:
             "pairs": [[str(pair.src), str(pair.dst)] for pair in entry.lease.pairs],
             "others": [str(address) for address in entry.lease.others],
             "expires": entry.expires,
+            "connection": b64encode(codec.CONNECTION.encode(entry.connection)).decode(),
         }
         for connection, entry in kept.items()
     }
@@ -127,7 +146,8 @@ def _parse(content: Any) -> dict[str, Kept]:
 def _entry(entry: Any) -> Kept:
     pairs = tuple(Pair(_address(src), _address(dst)) for src, dst in entry["pairs"])
     others = tuple(_address(text) for text in entry["others"])
-    return Kept(Lease(pairs, others), float(entry["expires"]))
+    connection = codec.CONNECTION.decode(b64decode(entry["connection"], validate=True))
+    return Kept(Lease(pairs, others), float(entry["expires"]), connection)
 
 
 def _address(text: str) -> Address:

@@ -3,7 +3,6 @@
 Everything is decided here; the dataplane work at our end is the forwarder's. MTU and Ethernet context pass through.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,10 +17,12 @@ from controlplane.endpoint.leases import Kept, LeaseFile
 from controlplane.endpoint.mechanism import choose, complete, with_payload
 from controlplane.endpoint.policy_file import PolicyFile
 from controlplane.endpoint.policy_routes import with_policies
-from nsm.model.connection import Connection
+from nsm.model.connection import Connection, State
 from nsm.model.context import ConnectionContext, DnsConfig, IpContext
 from nsm.model.errors import invalid
+from nsm.model.mechanism import INODE_URL
 from nsm.service.hop import Closing, Incoming
+from nsm.session.path import trim
 
 MIN_MTU_V6: Final = 1280
 """Bytes; IPv6 needs links of at least that (RFC 8200 §5)."""
@@ -53,24 +54,24 @@ class EndpointRole:
         self._leases = leases
         self._idle = idle
         self._clock = clock
-        self._unconfirmed: dict[str, asyncio.TimerHandle] = {}
 
-    def adopt(self) -> int:
-        """Take over the leases of before a restart; how many. Each ends at its expiry unless it is refreshed.
+    def adopt(self) -> list[tuple[Connection, float]]:
+        """Take over the leases of before a restart: their connections, on our segment, and the seconds each has left.
 
         LeaseFileError when the file is broken: nothing is taken over then.
         """
         if self._leases is None:
-            return 0
-        loop = asyncio.get_running_loop()
+            return []
         now = self._clock()
+        adopted: list[tuple[Connection, float]] = []
         for connection, entry in self._leases.load().items():
             if entry.expires > now and self._ipam.install(connection, entry.lease):
-                timer = loop.call_later(entry.expires - now, self._expire, connection)
-                self._unconfirmed[connection] = timer
+                adopted.append((entry.connection, entry.expires - now))
+                if self._idle:
+                    self._idle.busy(connection)
             else:
                 self._leases.forget(connection)
-        return len(self._unconfirmed)
+        return adopted
 
     async def request(self, incoming: Incoming) -> Connection:
         """The connection as agreed at our end; nothing has changed when it raises (NsmError)."""
@@ -84,16 +85,16 @@ class EndpointRole:
             if policies is not None:
                 ip = with_policies(ip, policies)
             _check_mtu(context.mtu, ip)
-            await self._keep(connection)
+            context = with_dns(replace(context, ip_context=ip), self._dns)
+            answer = replace(connection, mechanism=mechanism, context=context)
+            await self._keep(answer)
         except BaseException:
             self._ipam.rollback(connection.id)
             raise
         self._ipam.confirm(connection.id)
-        self._confirmed(connection.id)
         if self._idle:
             self._idle.busy(connection.id)
-        context = with_dns(replace(context, ip_context=ip), self._dns)
-        return replace(connection, mechanism=mechanism, context=context)
+        return answer
 
     async def close(self, closing: Closing) -> None:
         """Give its addresses back."""
@@ -101,22 +102,20 @@ class EndpointRole:
 
     def stop(self) -> None:
         """No more timers."""
-        for timer in self._unconfirmed.values():
-            timer.cancel()
-        self._unconfirmed.clear()
         if self._idle:
             self._idle.stop()
 
-    async def _keep(self, connection: Connection) -> None:
+    async def _keep(self, answer: Connection) -> None:
         if self._leases is None:
             return
-        previous = connection.route.previous
+        previous = answer.route.previous
         expires = previous.expires if previous and previous.expires is not None else 0
-        lease = self._ipam.leases[connection.id]
-        await self._leases.put(connection.id, Kept(lease, expires / 1e9))
+        lease = self._ipam.leases[answer.id]
+        assert answer.mechanism is not None
+        lasting = replace(trim(answer), mechanism=answer.mechanism.without(INODE_URL), state=State.UP)
+        await self._leases.put(answer.id, Kept(lease, expires / 1e9, lasting))
 
     async def _release(self, connection: str) -> None:
-        self._confirmed(connection)
         self._ipam.release(connection)
         if self._idle:
             self._idle.gone(connection)
@@ -126,19 +125,6 @@ class EndpointRole:
             await self._leases.remove(connection)
         except OSError as error:
             structlog.get_logger().error("lease.not_removed", connection=connection, reason=str(error))
-
-    def _confirmed(self, connection: str) -> None:
-        timer = self._unconfirmed.pop(connection, None)
-        if timer is not None:
-            timer.cancel()
-
-    def _expire(self, connection: str) -> None:
-        """The client of a lease of before the restart has not come back; its row goes with the next write."""
-        self._unconfirmed.pop(connection, None)
-        self._ipam.release(connection)
-        if self._leases is not None:
-            self._leases.forget(connection)
-        structlog.get_logger().info("lease.expired", connection=connection)
 
 
 def _check_mtu(mtu: int, ip: IpContext) -> None:

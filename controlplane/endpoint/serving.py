@@ -7,6 +7,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from controlplane.endpoint.policy_file import PolicyFile
 from controlplane.endpoint.role import EndpointRole
 from controlplane.endpoint.settings import EndpointSettings
 from controlplane.workload import file_url
-from nsm.model.connection import Connection
+from nsm.model.connection import Connection, State
 from nsm.model.endpoint import NetworkService, NetworkServiceEndpoint
 from nsm.policy.rules import RegistryPolicies
 from nsm.service.daemon import Node
@@ -66,12 +67,7 @@ class Endpoint:
 
     async def start(self) -> tuple[str, ...]:
         """Serve, then register, however long that takes; the URLs it listens on."""
-        try:
-            adopted = self._role.adopt()
-            if adopted:
-                structlog.get_logger().info("leases.adopted", count=adopted)
-        except LeaseFileError as error:  # the clients' refreshes bring them back
-            structlog.get_logger().error("leases.unreadable", reason=str(error))
+        self._adopt()
         self._stack.callback(self._role.stop)
         server = Server(self._node.identity)
         self._hop.serve(server)
@@ -85,6 +81,22 @@ class Endpoint:
     async def stop(self) -> None:
         """End: unregistered if ``NSM_UNREGISTER_ITSELF`` says so, sockets and timers gone."""
         await self._stack.aclose()
+
+    def _adopt(self) -> None:
+        """Go on with the connections of before a restart: each can be watched, refreshed, closed, and expires.
+
+        Whoever watches is asked for a refresh: our namespace may be another one now.
+        """
+        try:
+            adopted = self._role.adopt()
+        except LeaseFileError as error:  # the clients' refreshes bring them back
+            structlog.get_logger().error("leases.unreadable", reason=str(error))
+            return
+        for connection, remaining in adopted:
+            self._hop.adopt(connection, remaining)
+            self._hop.publish(connection.id, lambda stored: replace(stored, state=State.REFRESH_REQUESTED))
+        if adopted:
+            structlog.get_logger().info("leases.adopted", count=len(adopted))
 
     def _private_socket(self) -> str:
         """A socket that only its descriptor leads to: the directory is ours alone and goes with us."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.endpoint import leases
+from controlplane.endpoint.idle import Idle
 from controlplane.endpoint.ipam import PointToPointIpam
 from controlplane.endpoint.leases import LeaseFile
 from controlplane.endpoint.policy_file import PolicyFile
@@ -16,7 +17,7 @@ from controlplane.endpoint.role import EndpointRole
 from nsm.model.connection import Connection
 from nsm.model.context import ConnectionContext, DnsConfig, EthernetContext, IpContext
 from nsm.model.errors import Code, NsmError
-from nsm.model.mechanism import KERNEL, LOCAL, Mechanism
+from nsm.model.mechanism import INODE_URL, KERNEL, LOCAL, Mechanism
 from nsm.model.path import Path as NsmPath
 from nsm.model.path import PathSegment
 from nsm.service.hop import Closing, Incoming
@@ -138,26 +139,44 @@ async def test_an_exhausted_pool_says_so_and_a_close_makes_room() -> None:
     assert late.ip.dst_ip_addrs == answers[3].ip.dst_ip_addrs
 
 
-async def test_leases_of_before_a_restart_are_held_until_they_expire(tmp_path: Path) -> None:
+async def test_leases_of_before_a_restart_are_held_until_their_connections_end(tmp_path: Path) -> None:
     file = tmp_path / "leases"
     endpoint, _ = role(leases=LeaseFile(file))
     kept = await endpoint.request(incoming(connection("kept")))
     await endpoint.request(incoming(connection("dead", expires=time.time() - 1)))
     endpoint.stop()
     again, ipam = role(leases=LeaseFile(file))
-    assert again.adopt() == 1
+    ((adopted, remaining),) = again.adopt()
+    assert kept.mechanism is not None
+    assert adopted == replace(kept, mechanism=kept.mechanism.without(INODE_URL))
+    assert 0 < remaining <= 600
     stranger = await again.request(incoming(connection("stranger")))
     assert stranger.ip.dst_ip_addrs == ("10.0.0.2/32", "fd00::2/128")
     assert (await again.request(incoming(kept))).context == kept.context
     again.stop()
     third, ipam = role(leases=LeaseFile(file))
-    assert third.adopt() == 2
-    for timer in list(third._unconfirmed.values()):
-        timer._run()
+    for each, _ in third.adopt():
+        await third.close(replace(closing(each), reason="expired"))
     assert dict(ipam.leases) == {}
     await third.request(incoming(connection("new")))
     assert set(LeaseFile(file).load()) == {"new"}
     third.stop()
+
+
+async def test_what_was_taken_over_keeps_an_endpoint_from_being_idle(tmp_path: Path) -> None:
+    file = tmp_path / "leases"
+    endpoint, _ = role(leases=LeaseFile(file))
+    await endpoint.request(incoming(connection("kept")))
+    ended = asyncio.Event()
+    idle = Idle(0.001, ended.set)
+    again, _ = role(leases=LeaseFile(file), idle=idle)
+    ((adopted, _),) = again.adopt()
+    idle.start()
+    await asyncio.sleep(0.01)
+    assert not ended.is_set()
+    await again.close(closing(adopted))
+    await asyncio.wait_for(ended.wait(), 30)
+    again.stop()
 
 
 async def test_addresses_are_never_given_twice_over_500_cycles_with_a_crash_in_the_middle(
@@ -166,8 +185,8 @@ async def test_addresses_are_never_given_twice_over_500_cycles_with_a_crash_in_t
     """Waves of Requests at once; the crash cuts one short: some leases on disk, none of them answered."""
     file = tmp_path / "leases"
     groups = [[ip_network("10.0.0.0/24")], [ip_network("fd00::/120")]]
-    ipam = PointToPointIpam(groups)
-    endpoint = EndpointRole(ipam, netns=NETNS, payload="IP", leases=LeaseFile(file))
+    ipam, on_disk = PointToPointIpam(groups), LeaseFile(file)
+    endpoint = EndpointRole(ipam, netns=NETNS, payload="IP", leases=on_disk)
     live: dict[str, Connection] = {}
     done = 0
     for wave in range(25):
@@ -181,10 +200,11 @@ async def test_addresses_are_never_given_twice_over_500_cycles_with_a_crash_in_t
         live |= {one.id: one for one in results if isinstance(one, Connection)}
         done += len(names)
         if wave == 12:
-            endpoint.stop()
+            async with on_disk._lock:  # a crash would have ended the thread that writes
+                endpoint.stop()
             ipam = PointToPointIpam(groups)
             endpoint = EndpointRole(ipam, netns=NETNS, payload="IP", leases=LeaseFile(file))
-            assert endpoint.adopt() >= len(live)
+            assert len(endpoint.adopt()) >= len(live)
         refreshed = {name: await endpoint.request(incoming(one)) for name, one in live.items()}
         assert {name: one.context for name, one in refreshed.items()} == {
             name: one.context for name, one in live.items()
