@@ -20,6 +20,7 @@ from nsm.identity.tokens import PathTokens, PathTokenVerifier
 from nsm.model.errors import NsmError
 from nsm.model.identity import Identity, TokenSource, TokenVerifier
 from nsm.policy.rules import Policies
+from nsm.service import inventory
 from nsm.service.config import ConfigError, NsmSettings
 from nsm.service.logs import setup_logs
 from nsm.transport.channel import Channels
@@ -86,7 +87,8 @@ def run(settings: Settings, main: Callable[[Settings, Daemon], Awaitable[None]])
     """Run ``main`` on a new event loop until it returns; the exit status.
 
     SIGTERM and SIGINT set ``stopping``; before ``ready`` they also cancel ``main``, which has nothing to finish then.
-    A second one cancels it in any case. SIGUSR1 and SIGUSR2 change the log level.
+    A second one cancels it in any case. SIGUSR1 and SIGUSR2 change the log level, SIGQUIT makes it tell what it
+    has in hand.
     """
     setup_logs(settings.log_level, daemon=settings.name)
     try:
@@ -116,6 +118,7 @@ async def _supervise(settings: Settings, main: Callable[[Settings, Daemon], Awai
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, daemon, task)
+    loop.add_signal_handler(signal.SIGQUIT, inventory.tell)
     watchdog = asyncio.create_task(_end_late(daemon, task))
     try:
         await asyncio.wait({task})
@@ -125,7 +128,7 @@ async def _supervise(settings: Settings, main: Callable[[Settings, Daemon], Awai
             task.result()
     finally:
         watchdog.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.remove_signal_handler(number)
         await daemon.finish()
 

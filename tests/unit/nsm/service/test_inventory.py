@@ -1,0 +1,68 @@
+"""SIGQUIT: a daemon tells what it has in hand and goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[4]
+DAEMON = """
+import asyncio, signal, sys
+from nsm.model.path import PathSegment
+from nsm.service.config import NsmSettings, load
+from nsm.service.daemon import run
+
+class Settings(NsmSettings):
+    name: str = "probe"
+
+async def idle():
+    await asyncio.Event().wait()
+
+async def main(settings, daemon):
+    held, tasks, more = [], [], asyncio.Event()
+    def keep():
+        held.extend(PathSegment(name=str(number)) for number in range(3))
+        tasks.append(asyncio.create_task(idle()))
+        tasks.append(asyncio.create_task(idle()))
+        daemon.ready()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, keep)
+    daemon.ready()
+    await daemon.stopping.wait()
+
+sys.exit(run(load(Settings), main))
+"""
+SEGMENT = "nsm.model.path.PathSegment"
+
+
+def test_what_a_daemon_holds_shows_and_it_goes_on() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", DAEMON],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "NSM_LOG_FORMAT": "json"},
+    ) as daemon:
+        assert event(daemon)["event"] == "ready"
+        daemon.send_signal(signal.SIGQUIT)
+        before = event(daemon)
+        daemon.send_signal(signal.SIGHUP)
+        assert event(daemon)["event"] == "ready"
+        daemon.send_signal(signal.SIGQUIT)
+        after = event(daemon)
+        daemon.terminate()
+        assert daemon.wait(60) == 0
+    assert before["event"] == after["event"] == "inventory"
+    assert "idle" not in before["tasks"]
+    assert after["tasks"]["idle"] == 2
+    assert after["tasks"]["main"] == before["tasks"]["main"] == 1
+    assert after["ours"][SEGMENT] - before["ours"].get(SEGMENT, 0) == 3
+    assert after["objects"] > before["objects"]
+
+
+def event(daemon: "subprocess.Popen[str]") -> dict[str, Any]:
+    assert daemon.stdout is not None
+    found: dict[str, Any] = json.loads(daemon.stdout.readline())
+    return found
