@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 import grpc.aio
 
 from nsm.model.errors import Code, NsmError
-from nsm.model.identity import Identity, TokenSource
+from nsm.model.identity import Identity, Token, TokenSource
 from nsm.session.tokens import token_metadata
 from nsm.transport.call import no_descriptors
 from nsm.transport.descriptors import parse_inode
@@ -22,6 +23,10 @@ from nsm.wire.method import Method
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
+
+TOKEN_SHARE: Final = 0.25
+"""A call's share of its token's life: what it leases ends that much earlier than the token (trap 8), and whoever keeps
+it alive comes back after two thirds of the life at the latest."""
 
 _NEVER_SENT: Final = "failed to connect to all addresses"
 """gRPC's words for a call that found its connection gone before it left: it may be made again."""
@@ -82,7 +87,7 @@ class Channel:
         metadata: Iterable[tuple[str, str]] = (),
         fds: Sequence[int] = (),
     ) -> Reply[Res]:
-        """One request, one answer, within ``timeout`` seconds, dialling included.
+        """One request, one answer, within ``timeout`` seconds and TOKEN_SHARE of its token's life, dialling included.
 
         ``fds`` are dup'ed and leave before or with the request.
 
@@ -98,8 +103,9 @@ class Channel:
             link = await self._ready(timeout)
             with link.used():
                 self._queue(link, fds)
+                token = self._token(link)
                 call = link.unary(method.path)(
-                    data, timeout=max(0.0, deadline - loop.time()), metadata=self._metadata(link, pairs)
+                    data, timeout=_patience(deadline - loop.time(), token), metadata=_with(token, pairs)
                 )
                 try:
                     with _status(link):
@@ -126,7 +132,7 @@ class Channel:
         link = await self._ready()
         with link.used():
             call = link.stream(method.path)(
-                data, timeout=timeout, metadata=self._metadata(link, tuple(metadata))
+                data, timeout=timeout, metadata=_with(self._token(link), tuple(metadata))
             )
             try:
                 with _status(link):
@@ -233,12 +239,10 @@ class Channel:
         for fd in fds:
             link.pump.wire.outbox.put(fd)
 
-    def _metadata(self, link: Link, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        """With the path token: plain metadata, since grpcio's call credentials need its own TLS (trap 52)."""
+    def _token(self, link: Link) -> Token | None:
         if self._tokens is None:
-            return pairs
-        token = self._tokens.token(link.peer.spiffe_id, link.peer.not_after, link.svid)
-        return (*pairs, *token_metadata(token))
+            return None
+        return self._tokens.token(link.peer.spiffe_id, link.peer.not_after, link.svid)
 
 
 class Channels:
@@ -303,6 +307,18 @@ def _status(link: Link) -> Iterator[None]:
         raise NsmError(
             Code.UNAVAILABLE, f"{link.peer.address}: {_reason(link)}"
         ) from error  # the link was closed
+
+
+def _with(token: Token | None, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Plain metadata, since grpcio's call credentials need its own TLS (trap 52)."""
+    return pairs if token is None else (*pairs, *token_metadata(token))
+
+
+def _patience(left: float, token: Token | None) -> float:
+    """Seconds a call may take of the ``left`` ones, in view of the life of the token that goes with it."""
+    if token is not None:
+        left = min(left, (token.expires / 1e9 - time.time()) * TOKEN_SHARE)
+    return max(0.0, left)
 
 
 def _reason(link: Link) -> str:

@@ -138,6 +138,20 @@ async def test_the_deadline_reaches_the_handler(bench: Bench) -> None:
     assert 0 < seen[0] <= 0.4
 
 
+async def test_a_call_takes_a_quarter_of_what_its_token_lives(bench: Bench) -> None:
+    seen: list[float | None] = []
+
+    async def note(message: NetworkServiceRequest, call: Call) -> Connection:
+        seen.append(call.remaining())
+        return message.connection
+
+    bench.on_request = note
+    own = bench.authority.identity("/client/c", ttl=20)
+    await bench.channel(identity=own).unary(REQUEST, request(), timeout=15)
+    assert seen[0] is not None
+    assert 0 < seen[0] <= 5
+
+
 async def test_a_cancelled_call_cancels_its_handler(bench: Bench) -> None:
     started, ended = asyncio.Event(), asyncio.Event()
 
