@@ -1,6 +1,7 @@
 """The composition of ``forwarder-vpp``: the only file that knows every adapter."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from forwarder_vpp.dataplane.contract.dataplane import Dataplane
 from forwarder_vpp.dataplane.contract.intent import NetnsId
 from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
 from forwarder_vpp.dataplane.vpp.dataplane import VppDataplane, VppOptions
+from forwarder_vpp.ignored import name_ignored
 from forwarder_vpp.mechanisms.vxlan import PORT as VXLAN_PORT
 from forwarder_vpp.mechanisms.wireguard import OWN_PORTS
 from forwarder_vpp.mechanisms.wireguard import PORT as WIREGUARD_PORT
@@ -40,11 +42,15 @@ from nsm.wire.methods import MONITOR_CONNECTIONS, NETWORK_SERVICE_CLOSE, NETWORK
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds at the end for what closed connections have left."""
 
+REMOVAL_TIMEOUT: Final = 20.0
+"""Seconds at the end for every connection, where none is to stay."""
+
 _LOG: Final = structlog.get_logger(__name__)
 
 
 async def serve(settings: ForwarderSettings, daemon: Daemon) -> None:
-    """Serve until the daemon is asked to stop. Connections stay as they are."""
+    """Serve until the daemon is asked to stop. Connections stay as they are, unless the settings say otherwise."""
+    name_ignored(os.environ)
     async with AsyncExitStack() as stack:
         dataplane = make_dataplane(settings)
         missing = await dataplane.missing() if isinstance(dataplane, VppDataplane) else None
@@ -103,6 +109,7 @@ def make_dataplane(settings: ForwarderSettings) -> Dataplane:
         uplink="none" if settings.vpp_init == "NONE" else "auto",
         expedited=settings.expedited,
         warm_pool=settings.warm_pool,
+        ends_vpp=not settings.keep_connections,
         ports=((vxlan, vxlan), (WIREGUARD_PORT, WIREGUARD_PORT), (OWN_PORTS[0], OWN_PORTS[-1])),
     )
     return VppDataplane(address, settings.state_dir, options, instance=instance)
@@ -191,7 +198,9 @@ async def forwarder(
         await ending.stop()
         await role.stop()
         await next_hop.stop()
-        await _drain(reconciler)
+        if not settings.keep_connections:
+            role.let_go()
+        await _drain(reconciler, DRAIN_TIMEOUT if settings.keep_connections else REMOVAL_TIMEOUT)
         await reconciler.stop()
         await registry.close()
 
@@ -224,13 +233,13 @@ class Ending:
             _LOG.warning("namespace.close_failed", connection=connection_id, reason=str(error))
 
 
-async def _drain(reconciler: Reconciler) -> None:
+async def _drain(reconciler: Reconciler, seconds: float) -> None:
     """What cannot go in time is found by its row at the next start."""
     try:
-        async with asyncio.timeout(DRAIN_TIMEOUT):
+        async with asyncio.timeout(seconds):
             await reconciler.drain()
     except TimeoutError:
-        _LOG.warning("drain.incomplete", seconds=DRAIN_TIMEOUT)
+        _LOG.warning("drain.incomplete", seconds=seconds)
 
 
 def _ours(stored: Connection, theirs: Connection) -> Connection:

@@ -65,6 +65,11 @@ class ForwarderSettings(NsmSettings):
     vpp_init: Literal["AF_PACKET", "NONE"] = Field(
         default="AF_PACKET", description="NONE: an external VPP has an uplink of its own"
     )
+    keep_connections: GoBool = Field(
+        default=True,
+        description="when we end, leave what connections consist of for our next start;"
+        " false: remove it, and a VPP that we started",
+    )
     expedited: GoBool = Field(
         default=False,
         description="shorten the kernel's grace periods (machine-wide) while VPP makes or removes a ring",

@@ -21,8 +21,10 @@ from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId
 from forwarder_vpp.mechanisms.tunnel import Choice
 from forwarder_vpp.reconciler.reconciler import Reconciler
 from forwarder_vpp.request import metrics
+from forwarder_vpp.request.absent import named_if_absent
 from forwarder_vpp.request.claims import Claims, claims_of
 from forwarder_vpp.request.ends import ClientEnd, Ends
+from forwarder_vpp.request.inherited import has_lived, left_links
 from forwarder_vpp.request.owner import owner_of
 from forwarder_vpp.request.validation import (
     DEFAULT_MTU,
@@ -181,6 +183,12 @@ class ForwarderRole:
         found = await self._dataplane.counters(self._reconciler.intents())
         return {connection_id: dict(metrics.counters(pair)) for connection_id, pair in found.items()}
 
+    def let_go(self) -> None:
+        """No connection is wanted here any more; no next hop is told, for another forwarder may carry them on."""
+        for connection_id in tuple(self._rows):
+            del self._rows[connection_id]
+            self._reconciler.remove(connection_id)
+
     async def stop(self) -> None:
         """Wait for what is being undone; what is away stays away."""
         if self._undoing:
@@ -211,7 +219,8 @@ class ForwarderRole:
         for endpoint in found.endpoints:
             try:
                 attempt = self._way_out(incoming, endpoint, found.payload, known)
-                answer = await self._ask(attempt)
+                with named_if_absent(endpoint):
+                    answer = await self._ask(attempt)
             except NsmError as error:
                 self._give_back(incoming.connection.id)
                 if len(found.endpoints) == 1 or error.code is Code.INVALID_ARGUMENT:
@@ -284,6 +293,8 @@ class ForwarderRole:
         try:
             row, built = self._agreed(attempt, answer, known)
             await self._claim(row.intent, attempt.incoming.deadline)
+            if known is None and has_lived(attempt.incoming.connection):
+                await self._inherit(row.intent, attempt.incoming.connection)
             made = await self._realise(row, known, attempt.incoming.deadline)
         except BaseException as error:
             self._give_back(attempt.id)
@@ -342,6 +353,12 @@ class ForwarderRole:
                     loop = asyncio.get_running_loop()
                     await asyncio.wait({self._departures.setdefault(leaving[0], loop.create_future())})
         self._claims.take(intent.id, claims)
+
+    async def _inherit(self, intent: Intent, connection: Connection) -> None:
+        """Make room in the namespaces of a connection that another forwarder had."""
+        for netns, alias in left_links(intent, connection):
+            if await self._dataplane.namespaces.remove_foreign(netns, alias):
+                _LOG.info("link.inherited", connection=intent.id, alias=alias)
 
     def _is_leaving(self, connection_id: str) -> bool:
         return connection_id not in self._rows and self._reconciler.is_busy_with(connection_id)

@@ -63,10 +63,11 @@ class FakeDescriptor:
 
 @dataclass
 class FakeNamespaces:
-    """``known`` maps paths to ids."""
+    """``known`` maps paths to ids; ``foreign``: links of others by their alias."""
 
     known: dict[str, NetnsId] = field(default_factory=dict)
     callbacks: list[Callable[[NetnsId], None]] = field(default_factory=list)
+    foreign: set[tuple[NetnsId, str]] = field(default_factory=set)
 
     def learn(self, path: str) -> NetnsId:
         if path not in self.known:
@@ -75,6 +76,11 @@ class FakeNamespaces:
 
     def on_gone(self, callback: Callable[[NetnsId], None]) -> None:
         self.callbacks.append(callback)
+
+    async def remove_foreign(self, netns: NetnsId, alias: str) -> int:
+        before = len(self.foreign)
+        self.foreign.discard((netns, alias))
+        return before - len(self.foreign)
 
     def end(self, netns: NetnsId) -> None:
         self.known = {path: each for path, each in self.known.items() if each != netns}

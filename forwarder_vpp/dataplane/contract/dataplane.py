@@ -36,6 +36,9 @@ class Namespaces(Protocol):
     def on_gone(self, callback: Callable[[NetnsId], None]) -> None:
         """Call ``callback`` whenever a learned namespace has ended."""
 
+    async def remove_foreign(self, netns: NetnsId, alias: str) -> int:
+        """Remove the links of that alias, which is none of ours, from a learned namespace; how many there were."""
+
 
 class Dataplane(Protocol):
     """Realises intents as items; every failure is an NsmError."""

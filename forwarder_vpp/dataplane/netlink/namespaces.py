@@ -20,7 +20,7 @@ import structlog
 
 from forwarder_vpp.dataplane.contract.intent import NetnsId
 from forwarder_vpp.dataplane.netlink import links, places, syscalls
-from forwarder_vpp.dataplane.netlink.access import NETNS_FIELD, NODE, unreachable
+from forwarder_vpp.dataplane.netlink.access import NETNS_FIELD, NODE, nsid_of, unreachable
 from forwarder_vpp.dataplane.netlink.events import LinkEvents
 from forwarder_vpp.dataplane.netlink.links import AT_NODE, Link
 from forwarder_vpp.dataplane.netlink.nsids import assign, known, number_for
@@ -109,6 +109,18 @@ class NodeNetlink:
     def on_gone(self, callback: Callable[[NetnsId], None]) -> None:
         """Call ``callback`` with each known namespace that ends."""
         self._callbacks.append(callback)
+
+    async def remove_foreign(self, netns: NetnsId, alias: str) -> int:
+        """Remove the links of that alias from ``netns``; how many. NsmError FAILED_PRECONDITION if it is gone."""
+        nsid = nsid_of(self, netns)
+
+        def work(session: Session) -> int:
+            found = [link for link in links.dump(session, nsid, self.tags) if link.alias == alias]
+            for link in found:
+                _remove(link, session)
+            return len(found)
+
+        return await self.at_node(work)
 
     # Netlink
 

@@ -65,6 +65,7 @@ class VppOptions:
 
     ``ports`` are the UDP ranges that tunnels may arrive at. ``uplink``: ``auto`` = the NIC that owns the tunnel
     address unless VPP has that address already, ``none`` = VPP has its own. ``expedited``: see ``expedited.py``.
+    ``ends_vpp``: one that we started ends with us.
     ``warm_pool``: how many ready pairs wait for connections (``pool.py``); none where a pair is made faster than
     it is handed over, which is with ``expedited`` and with taps.
     """
@@ -78,6 +79,7 @@ class VppOptions:
     expedited: bool = False
     ports: tuple[tuple[int, int], ...] = ((4789, 4789), (51820, 59999))
     warm_pool: int = 0
+    ends_vpp: bool = False
 
 
 class VppDataplane:
@@ -195,14 +197,14 @@ class VppDataplane:
         return False
 
     async def close(self) -> None:
-        """Let go of everything; VPP and what is in it go on."""
+        """Let go of everything; VPP and what is in it go on, unless it is to end with us."""
         if self._watch is not None:
             await self._watch.close()
             self._watch = None
         await self.pool.close()
         await self.session.close()
         if self.process is not None:
-            await self.process.release()
+            await (self.process.stop() if self.options.ends_vpp else self.process.release())
         await self.netlink.close()
         self._ports.close()
         self._stats.reset()

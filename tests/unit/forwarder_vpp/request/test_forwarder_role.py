@@ -662,6 +662,35 @@ async def test_the_next_agent_adopts_without_a_write(bench: Bench, url: str) -> 
     await second.stop()
 
 
+async def test_what_is_let_go_of_leaves_nothing_and_no_next_hop_is_told(bench: Bench) -> None:
+    await bench.request()
+    bench.role.let_go()
+    await bench.nothing_is_left()
+    assert bench.behind.closed == []
+
+
+@pytest.mark.parametrize("sign", ["hops behind us", "addresses"])
+async def test_links_of_the_go_forwarder_before_us_make_room(bench: Bench, sign: str) -> None:
+    client, endpoint = NetnsId(4, 10, 10), NetnsId(4, 20, 20)
+    others = {(client, "server-c-9"), (client, "client-c-0"), (endpoint, "server-c-0")}
+    left = {(client, "server-c-0"), (endpoint, "client-c-0")}
+    bench.plane.namespaces.foreign = {*others, *left}
+    asked = first()
+    if sign == "addresses":
+        asked = replace(asked, context=ConnectionContext(ip_context=IpContext(("172.16.0.1/32",))))
+    else:
+        route = asked.route
+        asked = replace(asked, path=replace(route, segments=(*route.segments, PathSegment("nse", "n-1"))))
+    await bench.request(asked)
+    assert bench.plane.namespaces.foreign == others
+
+
+async def test_for_a_new_connection_nobody_looks_for_links_of_others(bench: Bench) -> None:
+    bench.plane.namespaces.foreign = {(NetnsId(4, 10, 10), "server-c-0")}
+    await bench.request()
+    assert len(bench.plane.namespaces.foreign) == 1
+
+
 async def test_what_expired_while_the_agent_was_away_goes(bench: Bench) -> None:
     await bench.request()
     second = Bench(bench.plane, bench.store)
