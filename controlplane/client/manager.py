@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Final
 
 from controlplane.client.wish import Wish
@@ -11,7 +12,9 @@ from nsm.model.errors import Code, NsmError
 from nsm.model.path import PathSegment
 from nsm.policy.rules import is_unshown_key
 from nsm.service.daemon import Node
+from nsm.service.discovery import Discovery
 from nsm.service.next_hop import NextHop
+from nsm.service.registry import RegistryClient
 from nsm.wire.methods import MONITOR_CONNECTIONS
 
 FIND_TIMEOUT: Final = 5.0
@@ -79,6 +82,18 @@ class NsmManager:
         if connection.id != wish.id:
             connection = wish.adopted(connection)
         await self._hop.close(self._url, connection, deadline=deadline)
+
+    async def has_another(self, connection: Connection) -> bool:
+        """Whether its service selects another registered endpoint than its own; False where nobody can tell."""
+        registry = RegistryClient(self._node.channels, self._url, timeout=FIND_TIMEOUT)
+        anyone = replace(connection, network_service_endpoint_name="")
+        try:
+            found = await Discovery(registry).candidates(anyone)
+        except NsmError:
+            return False
+        finally:
+            await registry.close()
+        return any(each.name != connection.network_service_endpoint_name for each in found.endpoints)
 
     def forget(self, connection_id: str) -> None:
         """No more news about it, and its descriptors are closed."""

@@ -21,7 +21,7 @@ from controlplane.client.wish import Wish
 from nsm.model.connection import Connection, State
 from nsm.model.errors import Code, NsmError
 from nsm.session.begin import reselect
-from nsm.session.heal import Action, Trigger, asks_liveness, decide
+from nsm.session.heal import Action, Trigger, asks_liveness, decide, is_absence, looks_for_another
 from nsm.session.timing import REQUEST_TIMEOUT, RETRY_DELAY, refresh_delay
 
 MAX_BACKOFF: Final = 1.0
@@ -48,6 +48,9 @@ class Manager(Protocol):
 
     async def close(self, wish: Wish, connection: Connection, *, deadline: float) -> None:
         """Close it."""
+
+    async def has_another(self, connection: Connection) -> bool:
+        """Whether its service has another endpoint for it than its own; False where nobody can tell."""
 
     def forget(self, connection_id: str) -> None:
         """No more news about it."""
@@ -100,6 +103,7 @@ class ClientSession:
         self._asked_to_exclude: tuple[str, ...] = ()
         self._looked = False
         self._dropped = False
+        self._absences = 0
         self._triggers: deque[Trigger] = deque()
         self._wake = asyncio.Event()
         self._up = asyncio.Event()
@@ -181,9 +185,12 @@ class ClientSession:
             except NsmError as error:
                 failures += 1
                 self._failed(error, failures)
+                if action is Action.REQUEST and await self._is_to_move(error):
+                    action = Action.RESELECT
+                    continue
                 action = await self._next(action, self._pause(failures))
                 continue
-            failures = 0
+            failures = self._absences = 0
             assert self._connection is not None
             action = await self._next(Action.REQUEST, refresh_delay(self._connection.route, self._clock()))
 
@@ -280,6 +287,16 @@ class ClientSession:
         if action is not Action.WAIT:
             self._log.info("heal", trigger=trigger.value, is_alive=alive, action=action.value)
         return action
+
+    async def _is_to_move(self, error: NsmError) -> bool:
+        """Whether the endpoint is gone and there is another one; without one, what may carry packets is kept."""
+        self._absences = self._absences + 1 if is_absence(error) else 0
+        known = self._connection
+        if known is None or not looks_for_another(error, self._absences):
+            return False
+        if not await self._manager.has_another(known):
+            return False
+        return await self._decide(Trigger.ENDPOINT_GONE) is Action.RESELECT
 
     async def _watch_data_path(self) -> None:
         assert self._liveness is not None

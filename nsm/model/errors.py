@@ -1,6 +1,10 @@
 """The one exception type of the mesh: a gRPC status without gRPC."""
 
 from enum import Enum
+from typing import Final
+
+ENDPOINT_FIELD: Final = "connection.network_service_endpoint_name"
+"""The field of an error about the endpoint itself, found by a hop before it: all hops up to there answer."""
 
 
 class Code(Enum):

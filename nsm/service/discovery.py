@@ -11,7 +11,7 @@ import structlog
 
 from nsm.model.connection import Connection
 from nsm.model.endpoint import EndpointResponse, NetworkService, NetworkServiceEndpoint
-from nsm.model.errors import Code, NsmError
+from nsm.model.errors import ENDPOINT_FIELD, Code, NsmError
 from nsm.session.matching import is_expired, select_endpoints
 from nsm.session.timing import RETRY_DELAY
 
@@ -73,7 +73,7 @@ class Discovery:
         raise NsmError(
             Code.NOT_FOUND,
             f"network service endpoint {name!r} is not registered",
-            field="connection.network_service_endpoint_name",
+            field=ENDPOINT_FIELD,
         )
 
     async def arrivals(self, name: str) -> AsyncGenerator[str, None]:

@@ -4,6 +4,12 @@ Only the outermost client heals; every hop between only passes the news on.
 """
 
 from enum import Enum
+from typing import Final
+
+from nsm.model.errors import ENDPOINT_FIELD, Code, NsmError
+
+LOOK_EVERY: Final = 5
+"""Failed Requests between two looks for another endpoint: a second at the pace of refreshes that fail."""
 
 
 class Trigger(Enum):
@@ -15,6 +21,8 @@ class Trigger(Enum):
     """An event gave state DOWN, or the connection was deleted."""
     LIVENESS_FAILED = "liveness failed"
     """The data path is silent."""
+    ENDPOINT_GONE = "endpoint gone"
+    """The hop before the endpoint found nobody there, and its service has another one."""
     REFRESH_REQUESTED = "refresh requested"
     """An event asked for a Request, the connection itself being well."""
 
@@ -43,6 +51,22 @@ def decide(trigger: Trigger, is_alive: bool | None) -> Action:
     """
     if trigger is Trigger.REFRESH_REQUESTED:
         return Action.REQUEST
+    if trigger is Trigger.ENDPOINT_GONE:
+        return Action.RESELECT
     if trigger is Trigger.LIVENESS_FAILED:
         return Action.WAIT if is_alive else Action.RESELECT
     return Action.REQUEST if is_alive else Action.RESELECT
+
+
+def is_absence(error: NsmError) -> bool:
+    """Whether a Request failed because the endpoint itself is not there."""
+    return error.field == ENDPOINT_FIELD and error.code in (Code.UNAVAILABLE, Code.NOT_FOUND)
+
+
+def looks_for_another(error: NsmError, absences: int) -> bool:
+    """Whether to look for another endpoint after so many Requests in a row that failed by ``is_absence``, 1 or more.
+
+    At once where nobody listens on its socket. One that is not registered is waited for a while: a registry that has
+    just started knows nobody yet, and the connection carries packets. Without another one nothing is given up.
+    """
+    return is_absence(error) and absences % LOOK_EVERY == (1 if error.code is Code.UNAVAILABLE else 0)

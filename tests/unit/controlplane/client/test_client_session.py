@@ -12,9 +12,10 @@ from controlplane.client.session import ClientSession, Phase
 from controlplane.client.wish import Wish
 from nsm.model.connection import Connection, State
 from nsm.model.context import ConnectionContext, IpContext
-from nsm.model.errors import Code, NsmError
+from nsm.model.errors import ENDPOINT_FIELD, Code, NsmError
 from nsm.model.mechanism import KERNEL, LOCAL, VXLAN, Mechanism
 from nsm.model.path import Path, PathSegment
+from nsm.session.heal import LOOK_EVERY
 
 WISH = Wish("nsc", "nsc-0", "icmp-responder", "nsm-1", "file:///run/netns/blue", labels={"app": "db"})
 HOUR = 3600 * 10**9
@@ -44,6 +45,7 @@ class FakeManager:
         self.closed: list[Connection] = []
         self.known: Connection | None = None
         self.forgotten: list[str] = []
+        self.others: list[bool] = []
         self.arrived = asyncio.Condition()
 
     async def find(self, wish: Wish) -> Connection | None:
@@ -60,6 +62,9 @@ class FakeManager:
     async def close(self, wish: Wish, connection: Connection, *, deadline: float) -> None:
         self.closed.append(connection)
 
+    async def has_another(self, connection: Connection) -> bool:
+        return self.others.pop(0)
+
     def forget(self, connection_id: str) -> None:
         self.forgotten.append(connection_id)
 
@@ -68,9 +73,9 @@ class FakeManager:
             await self.arrived.wait_for(lambda: len(self.requests) >= count)
 
 
-def refusing(code: Code = Code.UNAVAILABLE) -> Callable[[Connection], Connection]:
+def refusing(code: Code = Code.UNAVAILABLE, field: str = "") -> Callable[[Connection], Connection]:
     def refuse(connection: Connection) -> Connection:
-        raise NsmError(code, "not now")
+        raise NsmError(code, "not now", field=field)
 
     return refuse
 
@@ -180,6 +185,51 @@ async def test_a_lost_control_plane_over_a_living_data_path_is_asked_again(lost:
     await manager.asked(2)
     assert manager.requests[1] == first
     assert manager.closed == []
+    await session.close()
+
+
+async def down_while_packets_flow(manager: FakeManager) -> ClientSession:
+    """A session whose endpoint has died, and whose refreshes are answered as the manager's next answers say."""
+    session = ClientSession(WISH, manager, liveness=Pulse())
+    session.start()
+    first = await session.connected()
+    session.news(replace(first, state=State.DOWN))
+    return session
+
+
+async def test_an_endpoint_that_is_gone_is_left_for_another_one_as_soon_as_there_is_one() -> None:
+    gone = refusing(field=ENDPOINT_FIELD)
+    manager = FakeManager(answered, *[gone] * (1 + LOOK_EVERY), answered)
+    manager.others = [False, True]
+    session = await down_while_packets_flow(manager)
+    await manager.asked(3 + LOOK_EVERY)
+    plain, last = manager.requests[1:-1], manager.requests[-1]
+    assert {asked.state for asked in plain} == {State.UP}
+    assert last.state is State.RESELECT_REQUESTED
+    assert [one.id for one in manager.closed] == ["nsc-0"]
+    assert manager.others == []
+    await session.close()
+
+
+async def test_an_endpoint_that_is_not_registered_is_waited_for_before_another_one_is_looked_for() -> None:
+    unknown = refusing(Code.NOT_FOUND, ENDPOINT_FIELD)
+    manager = FakeManager(answered, *[unknown] * LOOK_EVERY, answered)
+    manager.others = [True]
+    session = await down_while_packets_flow(manager)
+    await manager.asked(2 + LOOK_EVERY)
+    assert [asked.state for asked in manager.requests[1:]] == [
+        *[State.UP] * LOOK_EVERY,
+        State.RESELECT_REQUESTED,
+    ]
+    await session.close()
+
+
+async def test_a_hop_that_is_away_is_no_reason_to_leave_the_endpoint() -> None:
+    manager = FakeManager(answered, *[refusing()] * (2 * LOOK_EVERY), answered)
+    session = await down_while_packets_flow(manager)
+    await manager.asked(2 + 2 * LOOK_EVERY)
+    assert manager.closed == []
+    assert {asked.state for asked in manager.requests[1:]} == {State.UP}
     await session.close()
 
 
