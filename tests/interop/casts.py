@@ -43,11 +43,12 @@ PROGRAMS: Final = {
 
 @dataclass(frozen=True)
 class Cast:
-    """Everything of ``make``, but the ``swapped`` roles of the other."""
+    """Everything of ``make``, but the ``swapped`` roles of the other; identities from SPIRE or from ours."""
 
     make: Make
     swapped: tuple[str, ...] = ()
     everywhere: bool = False
+    on_spire: bool = False
 
     def is_go(self, role: str, node: Node) -> bool:
         """Whether a Go component plays that role on that node."""
@@ -55,19 +56,28 @@ class Cast:
         return (self.make == "Go") != (role in self.swapped and is_place)
 
     @property
+    def has_go(self) -> bool:
+        """Whether anything is Go's."""
+        return self.make == "Go" or bool(self.swapped)
+
+    @property
     def name(self) -> str:
         """For people: who is different from the rest."""
+        where = " on SPIRE" if self.on_spire else ""
         if not self.swapped:
-            return f"all {self.make}"
-        return f"{'Go' if self.make == 'ours' else 'our'} {', '.join(self.swapped)}"
+            return f"all {self.make}{where}"
+        return f"{'Go' if self.make == 'ours' else 'our'} {', '.join(self.swapped)}{where}"
 
     @property
     def peers(self) -> tuple[str, ...]:
-        """The Go components it needs on two nodes."""
-        return tuple(
-            PROGRAMS[role]
-            for role in ROLES
-            if any(self.is_go(role, node) for node in (Node("", 1), Node("", 2)))
+        """The foreign programs it needs on two nodes."""
+        return (
+            *(
+                PROGRAMS[role]
+                for role in ROLES
+                if any(self.is_go(role, node) for node in (Node("", 1), Node("", 2)))
+            ),
+            *(peers.SPIRE if self.on_spire else ()),
         )
 
 
@@ -239,15 +249,21 @@ class Mixed(Scene):
     def _begin(
         self, role: str, name: str, node: Node, daemon: Any, env: Mapping[str, str]
     ) -> tuple[Process, int]:
+        process, offset = self.launched(role, name, node, daemon, env)
+        wait_ready(self.played[name][1], process, offset)
+        return process, offset
+
+    def launched(
+        self, role: str, name: str, node: Node, daemon: Any, env: Mapping[str, str]
+    ) -> tuple[Process, int]:
+        """A workload's process, which has just been started, and where in its log its own lines begin."""
         space = self.world.workload_space(name)
         self.added.append(name)
         self.world.record(self.world.state.with_workload(Workload(name, role, node.name, space, ())))
         self.world.identify(node, role, name)
         wanted: Daemon = daemon(node, name, namespaces.path_of(space), env)
         self.played[name] = (role, wanted)
-        process, offset = self.world.launch(wanted)
-        wait_ready(wanted, process, offset)
-        return process, offset
+        return self.world.launch(wanted)
 
     # judgement
 

@@ -23,6 +23,7 @@ from tests.scenes import settled
 from tests.suites import vpp_binary
 
 from . import casts, peers, summary
+from .attested import SpireWorld, as_operator
 from .casts import Cast, CastWorld, Mixed
 
 # Without the Go components these cases must not count as skipped VPP cases, which fail a run.
@@ -68,12 +69,13 @@ def pytest_runtest_makereport(
     return report
 
 
-def build(dataplane: str, name: str, cast: Cast, kind: type[CastWorld]) -> Mixed:
+def build(dataplane: str, name: str, cast: Cast) -> Mixed:
     """A lab of its own; skips where there can be none."""
     if os.geteuid() != 0:
         pytest.skip("NO ROOT: labs of the test suite need root")
     if dataplane == "vpp" and vpp_binary() is None:
         pytest.skip("NO VPP: put vpp on PATH or name it in VPP_BINARY")
+    kind = SpireWorld if cast.on_spire else CastWorld
     built = kind(State(Topology(name, 2, dataplane)), cast)
     built.record(built.state)
     try:
@@ -86,13 +88,11 @@ def build(dataplane: str, name: str, cast: Cast, kind: type[CastWorld]) -> Mixed
     return Mixed(built)
 
 
-def for_session(
-    dataplane: str, prefix: str, cast: Cast, kind: type[CastWorld] = CastWorld
-) -> Iterator[Mixed]:
+def for_session(dataplane: str, prefix: str, cast: Cast) -> Iterator[Mixed]:
     """A lab for the session; nothing of it is left at the end."""
     name = f"{prefix}{dataplane}{os.getpid()}"
     had_state = GO_STATE.exists()
-    scene = build(dataplane, name, cast, kind)
+    scene = build(dataplane, name, cast)
     yield scene
     world.down(name, Progress(quiet=True))
     if not had_state:
@@ -149,4 +149,5 @@ def theatre(request: pytest.FixtureRequest) -> Iterator[Mixed]:
 @pytest.fixture
 def stage(theatre: Mixed) -> Iterator[Mixed]:
     """A cast's lab for one test; nothing of what the test adds may stay with a forwarder of ours."""
-    yield from for_one_test(theatre)
+    with as_operator(theatre.world):
+        yield from for_one_test(theatre)

@@ -11,7 +11,7 @@ from .course import PLACES, STEPS
 
 SHOWN: Final = "interop"
 """The property of a test's report that holds what its course showed, by step."""
-_HEAD: Final = ("role", "played by", "payload", "nodes", *STEPS)
+_HEAD: Final = ("role", "played by", "identities", "payload", "nodes", *STEPS)
 
 
 @dataclass
@@ -32,7 +32,8 @@ class Case:
         cells = [self.shown.get(step, "") for step in STEPS]
         if "" in cells:
             cells[cells.index("")] = "FAILED" if self.outcome == "failed" else self.outcome
-        return (*who, place.payload, str(place.nodes), *(cell or "-" for cell in cells))
+        identities = "SPIRE" if self.cast.on_spire else "ours"
+        return (*who, identities, place.payload, str(place.nodes), *(cell or "-" for cell in cells))
 
 
 class Matrix:
@@ -42,7 +43,7 @@ class Matrix:
         self.cases: dict[str, Case] = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Every case of ``test_casts`` is a row, run or not."""
+        """Every case of a cast in a place is a row, run or not."""
         for item in items:
             if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
                 cast, place = (item.callspec.params.get(name) for name in ("theatre", "place"))

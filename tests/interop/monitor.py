@@ -13,12 +13,18 @@ from nsm.wire.methods import MONITOR_CONNECTIONS
 from nsmctl.lab.identities import OPERATOR
 from nsmctl.lab.topology import Node
 
+from . import spire
+
 PATIENCE = 40.0
 
 
 def in_mesh(node: Node, name: str = OPERATOR) -> AbstractAsyncContextManager[MeshNode]:
     """This process as a member of the mesh, under an identity that the lab's node serves."""
-    return open_node(NsmSettings(name=name, identity_dir=str(node.identities)))
+    agent = spire.agent_socket(node)
+    endpoint = f"unix://{agent}" if agent.exists() else ""
+    return open_node(
+        NsmSettings(name=name, identity_dir=str(node.identities), spiffe_endpoint_socket=endpoint)
+    )
 
 
 class News:

@@ -1,4 +1,4 @@
-"""The Go components as daemons of a lab: found on PATH or in NSM_PEERS_DIR, in the place of one of ours.
+"""The Go components and SPIRE as daemons of a lab: found on PATH or in NSM_PEERS_DIR, in the place of one of ours.
 
 They take the names, URLs and identities that our daemon in that place would have. What they need beyond (reference
 §5, §6): the Workload API by SPIFFE_ENDPOINT_SOCKET, logs at INFO (trap 63), no DNS server (trap 55). The client goes
@@ -26,6 +26,7 @@ MANAGER: Final = "cmd-nsmgr"
 FORWARDER: Final = "cmd-forwarder-vpp"
 ENDPOINT: Final = "cmd-nse-icmp-responder"
 CLIENT: Final = "cmd-nsc"
+SPIRE: Final = ("spire-server", "spire-agent")
 
 SERVES: Final = {
     REGISTRY: "Startup completed",
@@ -38,7 +39,7 @@ SERVES: Final = {
 
 CONTROL_PLANE: Final = (REGISTRY, MANAGER, ENDPOINT, CLIENT)
 """What needs no VPP."""
-ALL: Final = (*CONTROL_PLANE, FORWARDER)
+ALL: Final = (*CONTROL_PLANE, FORWARDER, *SPIRE)
 
 
 def find(program: str) -> str | None:

@@ -8,7 +8,19 @@ from . import matrix
 from .casts import ALL_GO, ROLES, Cast, Mixed, played_by
 from .course import PLACES, course
 
-CASTS = (ALL_GO, *(Cast("Go", (role,)) for role in ROLES), *(Cast("ours", (role,)) for role in ROLES))
+ON_SPIRE = (
+    Cast("ours", on_spire=True),
+    Cast("Go", ("forwarder",), on_spire=True),
+    Cast("Go", ("manager", "forwarder"), on_spire=True),
+    Cast("ours", ("registry", "manager"), everywhere=True, on_spire=True),
+)
+"""Our whole lab; our forwarder, then our manager too, among Go's; our workloads with Go's manager and registry."""
+CASTS = (
+    ALL_GO,
+    *(Cast("Go", (role,)) for role in ROLES),
+    *(Cast("ours", (role,)) for role in ROLES),
+    *ON_SPIRE,
+)
 QUICK = (
     "all-Go-local-ip",
     "our-forwarder-wireguard",

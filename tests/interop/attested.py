@@ -1,0 +1,88 @@
+"""A lab whose identities come from SPIRE: every daemon and workload is attested by its node's agent."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nsmctl.lab import namespaces
+from nsmctl.lab.daemons import Daemon
+from nsmctl.lab.identities import OPERATOR
+from nsmctl.lab.processes import Process, kill
+from nsmctl.lab.state import State
+from nsmctl.lab.topology import Node
+from nsmctl.lab.world import World
+
+from . import govpp, spire
+from .casts import Cast, CastWorld
+
+
+class SpireWorld(CastWorld):
+    """A cast's lab with SPIRE as its Workload API."""
+
+    def __init__(self, recorded: State, cast: Cast) -> None:
+        super().__init__(recorded, cast)
+        self.registrations = spire.Registrations(
+            recorded.topology.nodes[0], spire.LONG_TTL_S if cast.has_go else spire.SHORT_TTL_S
+        )
+        self._spire: dict[str, spire.SpireDaemon] = {}
+
+    def prepare_identities(self) -> None:
+        """Server, agents, and an entry for each daemon."""
+        nodes = self.topology.nodes
+        self._start_spire(spire.server(nodes[0]))
+        for node in nodes:
+            self._start_spire(spire.agent(self.registrations, node))
+            for role in ("manager", "forwarder"):
+                self.identify(node, role, f"{role}-{node.name}")
+            self.identify(node, "operator", OPERATOR)
+        self.identify(nodes[0], "registry", "registry")
+
+    def identify(self, node: Node, role: str, name: str) -> None:
+        """An entry at the server; the agent hears of it within a few seconds."""
+        self.registrations.add(node, role, name)
+
+    def launch(self, daemon: Daemon) -> tuple[Process, int]:
+        """As the base's; what needs an identity is started so that the agent knows it."""
+        if isinstance(daemon, (spire.SpireDaemon, govpp.VppDaemon)):
+            return super().launch(daemon)
+        # A workload's daemon bears its name, the lab's own ``node/role``.
+        node, _, role = daemon.name.partition("/")
+        if role:
+            place = self.topology.node(node)
+            name = role if role == "registry" else f"{role}-{node}"
+        else:
+            place = self.topology.node(self.state.workloads[node].node)
+            name = node
+        return super().launch(spire.Attested.of(daemon, place, self.registrations.groups[name]))
+
+    def remove_workload(self, name: str) -> None:
+        """End a workload's daemon politely and remove its namespace; its entry stays, for its group is its own."""
+        workload = self.state.workloads[name]
+        self.end(name)
+        namespaces.delete(workload.space)
+        self.record(self.state.without_workload(name))
+
+    @contextmanager
+    def without(self, *names: str) -> Iterator[None]:
+        """Servers or agents (``n1/spire-agent``) are killed; they serve again, as the same ones, after the block."""
+        for name in names:
+            kill(self.state.processes[name])
+        try:
+            yield
+        finally:
+            for name in names:
+                self._start_spire(self._spire[name])
+
+    def _start_spire(self, daemon: spire.SpireDaemon) -> None:
+        self._spire[daemon.name] = daemon
+        process, since = self.launch(daemon)
+        spire.wait_ready(daemon, process, since)
+
+
+@contextmanager
+def as_operator(world: World) -> Iterator[None]:
+    """This process is the lab's operator, also to SPIRE's agents if it has any."""
+    if not isinstance(world, SpireWorld):
+        yield
+        return
+    with spire.attested_as(world.registrations.groups[OPERATOR]):
+        yield
