@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Final, Protocol
 
@@ -28,10 +29,15 @@ MAX_BACKOFF: Final = 1.0
 """Longest pause in seconds between tries of a connection that has never been there."""
 
 CLOSE_TIMEOUT: Final = 5.0
-"""Seconds for a Close: nobody waits longer for a hop that may be dead, its token expires anyway."""
+"""Seconds for one try of a Close: nobody waits longer for a hop that may be dead, its token expires anyway."""
+
+CLOSE_PATIENCE: Final = 8.0
+"""Seconds from being told to end until a manager that is away is given up; containers are killed after 10."""
 
 STOP_GRACE: Final = 2.0
 """Seconds a Request that is under way at the end may still take, so that its answer can be closed."""
+
+_AWAY: Final = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
 
 
 class Manager(Protocol):
@@ -156,7 +162,12 @@ class ClientSession:
             self._accept(replace(connection, state=State.UP))
 
     async def close(self) -> None:
-        """Close the connection, also one whose first Request is still under way; its failure is only logged."""
+        """Close the connection, also one whose first Request is still under way.
+
+        A manager that is away is waited for ``CLOSE_PATIENCE`` seconds. What could not be closed then, and when it
+        ends by itself, is only logged.
+        """
+        deadline = _from_now(CLOSE_PATIENCE)
         self._stopping.set()
         self._wake.set()
         if self._task is not None:
@@ -164,17 +175,37 @@ class ClientSession:
             self._task.cancel()
             await asyncio.wait({self._task})
         self._stop_pulse()
-        known = self._connection
-        try:
-            if known is None and self._task is not None:
-                known = await self._manager.find(self.wish)
-            if known is not None:
-                await self._manager.close(self.wish, known, deadline=_from_now(CLOSE_TIMEOUT))
-        except NsmError as error:
-            self._log.warning("close.failed", reason=str(error))
+        await self._close_before(deadline)
         self._manager.forget(self.wish.id)
         self._connection = None
         self._set(Phase.CLOSED, "")
+
+    async def _close_before(self, deadline: float) -> None:
+        """Try until the manager has answered, or ``deadline`` (loop time) is near."""
+        said = ""
+        while True:
+            try:
+                await self._close_once(deadline)
+            except NsmError as error:
+                is_over = error.code not in _AWAY or _from_now(RETRY_DELAY) >= deadline
+                if is_over:
+                    self._log.warning("close.failed", reason=str(error), **_ends(self._connection))
+                    return
+                if str(error) != said:
+                    said = str(error)
+                    left = round(deadline - _from_now(0), 1)
+                    self._log.warning("close.waiting", reason=said, seconds_left=left)
+                await asyncio.sleep(RETRY_DELAY)
+            else:
+                return
+
+    async def _close_once(self, deadline: float) -> None:
+        known = self._connection
+        if known is None and self._task is not None:
+            known = await self._manager.find(self.wish)
+        if known is not None:
+            until = min(deadline, _from_now(CLOSE_TIMEOUT))
+            await self._manager.close(self.wish, known, deadline=until)
 
     async def _run(self) -> None:
         """The life of the connection, until ``close``."""
@@ -344,6 +375,15 @@ class ClientSession:
 
 def _from_now(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
+
+
+def _ends(connection: Connection | None) -> dict[str, object]:
+    """For the log: when nothing of a connection nobody closed is left, in the path's own words."""
+    expiries = [each.expires for each in connection.route.segments if each.expires] if connection else []
+    if not expiries:
+        return {}
+    at = datetime.fromtimestamp(max(expires for expires in expiries) / 1e9, tz=UTC)
+    return {"ends_by_itself": at.isoformat(timespec="seconds")}
 
 
 def _facts(connection: Connection) -> tuple[object, ...]:

@@ -2,10 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from controlplane.client import session as module
 from controlplane.client.session import ClientSession, Phase
@@ -84,6 +87,7 @@ def refusing(code: Code = Code.UNAVAILABLE, field: str = "") -> Callable[[Connec
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_DELAY", 0.001)
     monkeypatch.setattr(module, "STOP_GRACE", 0.05)
+    monkeypatch.setattr(module, "CLOSE_PATIENCE", 0.2)
 
 
 async def test_the_first_request_is_a_path_of_one_with_our_namespace() -> None:
@@ -360,16 +364,55 @@ async def test_a_first_request_that_hangs_is_cancelled_and_what_it_left_is_close
     assert manager.closed == ([left] if is_known else [])
 
 
-async def test_a_failing_close_ends_all_the_same() -> None:
-    class Broken(FakeManager):
-        async def close(self, wish: Wish, connection: Connection, *, deadline: float) -> None:
-            raise NsmError(Code.UNAVAILABLE, "gone")
+class Away(FakeManager):
+    """Fails the first Closes with ``failures``."""
 
-    session = ClientSession(WISH, Broken())
+    def __init__(self, *failures: Code) -> None:
+        super().__init__()
+        self.failures = list(failures)
+
+    async def close(self, wish: Wish, connection: Connection, *, deadline: float) -> None:
+        self.closed.append(connection)
+        if self.failures:
+            raise NsmError(self.failures.pop(0), "not now")
+
+
+async def closed(manager: Away) -> list[MutableMapping[str, Any]]:
+    """What the log says of the end of a session that was up."""
+    session = ClientSession(WISH, manager)
     session.start()
     await session.connected()
-    await session.close()
+    with capture_logs() as logs:
+        await session.close()
     assert session.phase is Phase.CLOSED
+    return [entry for entry in logs if entry["log_level"] == "warning"]
+
+
+async def test_a_manager_that_is_away_at_the_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLOSE_PATIENCE", 30.0)
+    manager = Away(Code.UNAVAILABLE, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
+    said = await closed(manager)
+    assert len(manager.closed) == 4
+    assert [(entry["event"], entry["reason"].partition(":")[0]) for entry in said] == [
+        ("close.waiting", "UNAVAILABLE"),
+        ("close.waiting", "DEADLINE_EXCEEDED"),
+    ]
+
+
+async def test_what_could_not_be_closed_is_told_with_the_time_it_ends_by_itself() -> None:
+    manager = Away(*[Code.UNAVAILABLE] * 10_000)
+    before = datetime.now(UTC)
+    said = await closed(manager)
+    assert [entry["event"] for entry in said] == ["close.waiting", "close.failed"]
+    ends = datetime.fromisoformat(said[-1]["ends_by_itself"]) - before
+    assert HOUR / 2e9 < ends.total_seconds() < HOUR / 1e9 + 60
+    assert len(manager.closed) > 1
+
+
+async def test_a_close_that_is_refused_is_not_tried_again() -> None:
+    manager = Away(Code.PERMISSION_DENIED)
+    assert [entry["event"] for entry in await closed(manager)] == ["close.failed"]
+    assert len(manager.closed) == 1
 
 
 async def test_a_mechanism_we_did_not_offer_is_refused_and_closed() -> None:
