@@ -1,28 +1,28 @@
-"""The Go chain's figures to put beside ours, measured once on the same machine and VPP release.
+"""The Go chain's figures to put beside ours: those of the last ``make bench-go``, by place and work."""
 
-Client, manager, registry, forwarder and endpoint of 2026-04 on VPP 26.06, two cores. Text, as they were written down.
-"""
-
+from collections.abc import Mapping
+from functools import cache
 from typing import Final
 
-GO: Final = {
-    ("local", "Request"): "172-184",
-    ("local", "refresh"): "54-62",
-    ("local", "Close"): "153-171",
-    ("local", "50 at once: Request"): "0 of 50",
-    ("vxlan", "Request"): "223",
-    ("vxlan", "refresh"): "87",
-    ("vxlan", "Close"): "190",
-    ("wireguard", "Request"): "335",
-    ("wireguard", "refresh"): "93",
-    ("wireguard", "Close"): "189",
-    ("local", "TCP, MTU 1500"): "1.8",
-    ("local", "TCP, MTU 9000"): "5.3-6.3",
-    ("vxlan", "TCP, MTU 1500"): "1.73",
-    ("wireguard", "TCP, MTU 1500"): "1.30",
-    ("local", "ping, MTU 1500"): "0.13-0.22",
-    ("vxlan", "ping, MTU 1500"): "0.35",
-    ("wireguard", "ping, MTU 1500"): "0.41",
-    ("local", "forwarder, resident"): "42",
-    ("local", "manager, resident"): "37",
-}
+from perf.versus import record, table
+from perf.versus.measured import Measured
+
+CHAIN: Final = "Go"
+
+
+@cache
+def go() -> Mapping[tuple[str, str], str]:
+    """``median | p99``, TCP and memory as one number, ``0 of 50``; empty where nothing was recorded."""
+    pieces = record.load(record.FILE).pieces
+    measured = [one for piece in pieces.values() for one in piece.measured]
+    return {one.key: text(one) for one in measured if one.chain == CHAIN}
+
+
+def text(one: Measured) -> str:
+    """As the cells of the other columns."""
+    if not one.values:
+        return f"0 of {one.attempts}"
+    shown = table.number(one.at(50))
+    if one.unit == "ms":
+        shown += f" | {table.number(one.at(99))}"
+    return shown if not one.failed else f"{shown} ({one.failed} failed)"

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from perf.figures import Figure
-from perf.reference import GO
+from perf.reference import go
 
 RESULTS: Final = Path(__file__).parent / "results"
 
@@ -35,7 +35,7 @@ def table(figures: Sequence[Figure], machine: Mapping[str, Any]) -> Table:
         shown.add_row(
             key[0],
             f"{key[1]} {f'({unit})' if unit else ''}",
-            GO.get(key, ""),
+            go().get(key, ""),
             *(_cell(each) for each in found),
         )
     return shown
@@ -44,8 +44,8 @@ def table(figures: Sequence[Figure], machine: Mapping[str, Any]) -> Table:
 def save(figures: Sequence[Figure], machine: Mapping[str, Any], file: Path) -> None:
     """All figures, the Go chain's and the machine."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    go = [{"place": place, "work": work, "value": value} for (place, work), value in GO.items()]
-    content = {"machine": dict(machine), "figures": [asdict(figure) for figure in figures], "go": go}
+    theirs = [{"place": place, "work": work, "value": value} for (place, work), value in go().items()]
+    content = {"machine": dict(machine), "figures": [asdict(figure) for figure in figures], "go": theirs}
     file.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -11,6 +11,7 @@ from nsmctl.lab import throughput
 
 _LAUNCHER: Final = Path(throughput.__file__).with_name("launch.py")
 _AVERAGE: Final = re.compile(r"= ([\d.]+)/([\d.]+)/([\d.]+)/")
+_EACH: Final = re.compile(r" time=([\d.]+) ms")
 
 
 def tcp(*, client: Path, endpoint: Path, address: str, seconds: int) -> float:
@@ -20,7 +21,25 @@ def tcp(*, client: Path, endpoint: Path, address: str, seconds: int) -> float:
 
 def ping(*, client: Path, address: str, count: int) -> tuple[float, float]:
     """Average and worst round trip in milliseconds of ``count`` pings, 5 ms apart. LabError if one was lost."""
-    words = ["ping", "-q", "-n", "-c", str(count), "-i", "0.005", address]
+    text = _pinged(client, address, count)
+    found = _AVERAGE.search(text)
+    if found is None:
+        raise LabError(f"ping {address} told no times: {text.strip()}")
+    return float(found[2]), float(found[3])
+
+
+def round_trips(*, client: Path, address: str, count: int) -> tuple[float, ...]:
+    """Every round trip of ``count`` pings, 5 ms apart, in milliseconds. LabError if one was lost."""
+    return times_of(_pinged(client, address, count))
+
+
+def times_of(text: str) -> tuple[float, ...]:
+    """The times in ping's own text, in milliseconds."""
+    return tuple(float(found) for found in _EACH.findall(text))
+
+
+def _pinged(client: Path, address: str, count: int) -> str:
+    words = ["ping", "-n", "-c", str(count), "-i", "0.005", address]
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(_LAUNCHER), str(client), *words],
         capture_output=True,
@@ -28,7 +47,6 @@ def ping(*, client: Path, address: str, count: int) -> tuple[float, float]:
         check=False,
         timeout=60 + count,
     )
-    found = _AVERAGE.search(done.stdout)
-    if done.returncode != 0 or found is None or " 0% packet loss" not in done.stdout:
-        raise LabError(f"ping {address}: {done.stdout.strip() or done.stderr.strip()}")
-    return float(found[2]), float(found[3])
+    if done.returncode != 0 or " 0% packet loss" not in done.stdout:
+        raise LabError(f"ping {address}: {done.stdout[-300:].strip() or done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,100 @@
+"""The comparison for people: on a terminal, or as Markdown for a document."""
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.table import Table
+
+from perf.versus.measured import Measured
+from perf.versus.record import Piece, Record
+
+
+def table(record: Record, sections: Sequence[str]) -> Table:
+    """One row a place and work, one column a chain."""
+    measured = record.measured(sections)
+    shown = Table(title=title(record), caption=caption(measured), box=box.SIMPLE)
+    shown.title_justify = shown.caption_justify = "left"
+    columns = chains(measured)
+    for name in ("place", "work"):
+        shown.add_column(name)
+    for name in columns:
+        shown.add_column(name, justify="right")
+    for row in rows(measured, columns):
+        shown.add_row(*row)
+    return shown
+
+
+def markdown(record: Record, sections: Sequence[str]) -> str:
+    """The same for a document."""
+    measured = record.measured(sections)
+    columns = chains(measured)
+    lines = [
+        ("place", "work", *columns),
+        ("---", "---", *("---:" for _ in columns)),
+        *rows(measured, columns),
+    ]
+    body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return f"{title(record)}\n\n{body}\n\n{caption(measured)}\n"
+
+
+def chains(measured: Sequence[Measured]) -> list[str]:
+    """The chains in the order they appear."""
+    return list(dict.fromkeys(one.chain for one in measured))
+
+
+def rows(measured: Sequence[Measured], columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Place, work with its unit, and a cell for each chain, empty where nothing was measured."""
+    cells = {(one.key, one.chain): one for one in measured}
+    for key in dict.fromkeys(one.key for one in measured):
+        found = [cells.get((key, column)) for column in columns]
+        unit = next(one.unit for one in found if one is not None)
+        yield (key[0], f"{key[1]} ({unit})", *("" if one is None else cell(one) for one in found))
+
+
+def cell(one: Measured) -> str:
+    """``median / p90 / p99`` of ten and more, ``median (least to most)`` of few; and how many failed, if any."""
+    if not one.values:
+        return f"0 of {one.attempts}"
+    if len(one.values) == 1:
+        text = number(one.values[0])
+    elif one.unit == "Gbit/s":
+        text = f"{number(one.at(50))} ({number(min(one.values))} to {number(max(one.values))})"
+    else:
+        text = " / ".join(number(one.at(percent)) for percent in (50, 90, 99))
+    return text if not one.failed else f"{text} ({len(one.values)} of {one.attempts})"
+
+
+def number(value: float) -> str:
+    """Three digits that mean something."""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def title(record: Record) -> str:
+    """What it was measured on; the pieces may be of several days and commits."""
+    pieces = list(record.pieces.values())
+    if not pieces:
+        return "nothing measured yet"
+    last = max(pieces, key=lambda piece: piece.at)
+    machine = last.machine
+    days = sorted({piece.at[:10] for piece in pieces})
+    commits = ", ".join(dict.fromkeys(_commit(piece) for piece in pieces))
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}, {machine['vpp']}, "
+        f"commit {commits}, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
+    )
+
+
+def caption(measured: Sequence[Measured]) -> str:
+    """How to read it, and how busy the machine was."""
+    loads = sorted(one.pressure for one in measured) or [0.0]
+    return (
+        "Times: median / p90 / p99 of what succeeded; TCP: median (least to most). "
+        f"While this was measured, somebody waited for a processor {loads[len(loads) // 2]:.0f} % of the time "
+        f"(median; at most {loads[-1]:.0f} %): above 20 % read ratios, not times."
+    )
+
+
+def _commit(piece: Piece) -> str:
+    return f"{piece.machine['commit']}{' with changes' if piece.machine['changed'] else ''}"
