@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nsm.service.logs import setup_logs
+from nsmctl import inspect
 from nsmctl.commands import options
 from nsmctl.commands.output import emit_json, table
-from nsmctl.lab import inspect, state
-from nsmctl.lab.inspect import Seen
+from nsmctl.inspect import Seen
 
 Kind = Literal["services", "endpoints", "connections", "forwarders"]
 
@@ -18,24 +18,27 @@ Kind = Literal["services", "endpoints", "connections", "forwarders"]
 def get(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     lab: options.Lab = "nsm",
+    registry: options.Registry = "",
+    manager: options.Manager = "",
+    socket: options.Socket = "",
     as_json: options.Json = False,
 ) -> None:
     """List what the mesh knows: services, endpoints, connections (packets and drops of each side), forwarders."""
     setup_logs("ERROR", daemon="nsmctl")
-    topology = state.load(lab).topology
+    mesh = options.mesh(lab, registry, manager, socket)
     match kind:
         case "services":
-            services = inspect.services(topology)
+            services = inspect.services(mesh)
             rows: list[tuple[Any, ...]] = [(s.name, s.payload, len(s.matches)) for s in services]
             _show(as_json, [_plain(s) for s in services], ("SERVICE", "PAYLOAD", "MATCHES"), rows)
         case "endpoints" | "forwarders":
-            found = inspect.endpoints(topology) if kind == "endpoints" else inspect.forwarders(topology)
+            found = inspect.endpoints(mesh) if kind == "endpoints" else inspect.forwarders(mesh)
             rows = [
                 (e.name, " ".join(e.network_service_names), e.url, _time(e.expiration_time)) for e in found
             ]
             _show(as_json, [_plain(e) for e in found], ("NAME", "SERVICES", "URL", "EXPIRES"), rows)
         case "connections":
-            seen = inspect.connections(topology)
+            seen = inspect.connections(mesh)
             rows = [row for one in seen for row in _connection_rows(one)]
             columns = (
                 "ID",

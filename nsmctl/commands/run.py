@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nsmctl import guest
 from nsmctl.commands import options
 from nsmctl.errors import LabError
 from nsmctl.lab import launch, namespaces
@@ -21,6 +22,8 @@ def run(
     service: Annotated[str, typer.Option("--service", "-s", help="Or: connect to this service first.")] = "",
     node: options.Node = "n1",
     lab: options.Lab = "nsm",
+    manager: options.Manager = "",
+    socket: options.Socket = "",
 ) -> None:
     """Run COMMAND in the namespace of a workload, or in a new one that is connected to --service meanwhile.
 
@@ -28,6 +31,12 @@ def run(
     """
     if bool(inside) == bool(service):
         raise typer.BadParameter("give either --in WORKLOAD or --service SERVICE")
+    if manager:
+        if inside:
+            raise typer.BadParameter("--in is about a lab; with --manager give --service SERVICE")
+        with guest.joined(manager, socket, f"run{os.getpid()}", [_url(service)], {}) as joined:
+            status = _execute(joined.space, command)
+        raise typer.Exit(status)
     world = World.find(lab)
     if inside:
         workload = world.state.workloads.get(inside)
@@ -35,14 +44,17 @@ def run(
             raise LabError(f"there is no workload {inside!r}", hint="see nsmctl lab status")
         raise typer.Exit(_execute(namespaces.path_of(workload.space), command))
     name = f"run{os.getpid()}"
-    url = service if "://" in service else f"kernel://{service}/nsm-1"
     with Progress(quiet=not sys.stderr.isatty()).step(f"connected to {service!r}"):
-        world.start_client(name, world.topology.node(node), [url], {})
+        world.start_client(name, world.topology.node(node), [_url(service)], {})
     try:
         status = _execute(namespaces.path_of(world.topology.workload_space(name)), command)
     finally:
         world.remove_workload(name)
     raise typer.Exit(status)
+
+
+def _url(service: str) -> str:
+    return service if "://" in service else f"kernel://{service}/nsm-1"
 
 
 def _execute(space: Path, command: list[str]) -> int:

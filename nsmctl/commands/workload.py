@@ -1,9 +1,13 @@
 """``nsmctl endpoint``, ``connect`` and ``disconnect``: workloads of a lab."""
 
-from typing import Annotated
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
 
+from nsmctl import guest
 from nsmctl.commands import options
 from nsmctl.commands.output import emit_json
 from nsmctl.commands.report import show_connection
@@ -42,20 +46,28 @@ def connect(
     node: options.Node = "n1",
     label: Annotated[list[str] | None, typer.Option(help="key=value; several times.")] = None,
     lab: options.Lab = "nsm",
+    manager: options.Manager = "",
+    socket: options.Socket = "",
     as_json: options.Json = False,
 ) -> None:
-    """Start a client in a namespace of its own and connect it to SERVICES; shows each path hop by hop."""
-    world = World.find(lab)
+    """Start a client in a namespace of its own and connect it to SERVICES; shows each path hop by hop.
+
+    With --manager the client lives until this command is ended: by Ctrl-C or SIGTERM.
+    """
     urls = [_url(service, number) for number, service in enumerate(services, 1)]
+    if manager:
+        with guest.joined(manager, socket, name, urls, {"NSM_LABELS": _labels(label)}) as joined:
+            _show(joined.connections, f"nsmctl-{name}", as_json=as_json)
+            with suppress(KeyboardInterrupt):
+                signal.pause()
+        return
+    world = World.find(lab)
     with Progress(quiet=as_json).step(f"client {name!r} on {node}: {' '.join(urls)}"):
         settings = {"NSM_LABELS": _labels(label)}
         connections = world.start_client(name, world.topology.node(node), urls, settings)
-    if as_json:
-        emit_json([dict(connection) for connection in connections])
-        return
-    for connection in connections:
-        show_connection(connection)
-    typer.echo(f"try: nsmctl run --in {name} -- ping -c 3 ADDRESS")
+    _show(connections, "", as_json=as_json)
+    if not as_json:
+        typer.echo(f"try: nsmctl run --in {name} -- ping -c 3 ADDRESS")
 
 
 def disconnect(workload: options.WorkloadName, lab: options.Lab = "nsm") -> None:
@@ -63,6 +75,16 @@ def disconnect(workload: options.WorkloadName, lab: options.Lab = "nsm") -> None
     world = World.find(lab)
     with Progress().step(f"{workload!r} gone"):
         world.remove_workload(workload)
+
+
+def _show(connections: Sequence[Mapping[str, Any]], space: str, *, as_json: bool) -> None:
+    if as_json:
+        emit_json([dict(connection) for connection in connections])
+        return
+    for connection in connections:
+        show_connection(connection)
+    if space:
+        typer.echo(f"in the network namespace {space} until this command ends")
 
 
 def _url(service: str, number: int) -> str:

@@ -1,7 +1,4 @@
-"""Asks a running lab's own daemons, over the same gRPC and with an identity of its own, as any operator would.
-
-Run inside the first node's namespace, because the registry and the managers listen on the underlay.
-"""
+"""Asks the daemons of a mesh, over the same gRPC and with an identity of its own, as any member of it would."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -13,16 +10,16 @@ from nsm.model.connection import Connection, MonitorScopeSelector
 from nsm.model.endpoint import NetworkService, NetworkServiceEndpoint
 from nsm.model.errors import NsmError
 from nsm.model.path import PathSegment
-from nsm.service.config import NsmSettings
 from nsm.service.daemon import Node, open_node
 from nsm.service.registry import RegistryClient
 from nsm.wire.methods import MONITOR_CONNECTIONS
 from nsmctl.errors import LabError
-from nsmctl.lab import identities, namespaces
-from nsmctl.lab.topology import Topology
+from nsmctl.lab import namespaces
+from nsmctl.mesh import Mesh
 
 T = TypeVar("T")
 FORWARDER_SERVICE: Final = "forwarder"
+PATIENCE_S: Final = 15.0
 _COUNTERS: Final = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes", "drops")
 
 
@@ -50,37 +47,46 @@ class Seen:
         return found
 
 
-def services(topology: Topology) -> Sequence[NetworkService]:
+def services(mesh: Mesh) -> Sequence[NetworkService]:
     """Every registered network service."""
-    return _ask(topology, lambda node: _registry(node, topology).find_services(NetworkService()))
+    return _ask(mesh, lambda node: _registry(node, mesh).find_services(NetworkService()))
 
 
-def endpoints(topology: Topology) -> Sequence[NetworkServiceEndpoint]:
+def endpoints(mesh: Mesh) -> Sequence[NetworkServiceEndpoint]:
     """Every registered endpoint, forwarders apart."""
-    found = _ask(topology, lambda node: _registry(node, topology).find_endpoints(NetworkServiceEndpoint()))
+    found = _ask(mesh, lambda node: _registry(node, mesh).find_endpoints(NetworkServiceEndpoint()))
     return [endpoint for endpoint in found if FORWARDER_SERVICE not in endpoint.network_service_names]
 
 
-def forwarders(topology: Topology) -> Sequence[NetworkServiceEndpoint]:
+def forwarders(mesh: Mesh) -> Sequence[NetworkServiceEndpoint]:
     """Every registered forwarder."""
     query = NetworkServiceEndpoint(network_service_names=(FORWARDER_SERVICE,))
-    return _ask(topology, lambda node: _registry(node, topology).find_endpoints(query))
+    return _ask(mesh, lambda node: _registry(node, mesh).find_endpoints(query))
 
 
-def connections(topology: Topology) -> Sequence[Seen]:
-    """Every connection, as seen by the manager of its client's node, with what each forwarder counts right now."""
+def connections(mesh: Mesh) -> Sequence[Seen]:
+    """Every connection, as seen by the manager of its client's node, with what the forwarders count right now.
+
+    Where no forwarder can be asked, with what each last wrote into the path.
+    """
 
     async def all_nodes(node: Node) -> list[Seen]:
-        found: list[Seen] = []
+        managers = mesh.managers or await _registered_managers(node, mesh)
+        found = [Seen(name, each) for name, url in managers.items() for each in await _snapshot(node, url)]
         counted: dict[str, PathSegment] = {}
-        for place in topology.nodes:
-            found += [Seen(place.name, c) for c in await _snapshot(node, place.manager)]
-            for connection in await _snapshot(node, place.forwarder):
+        for url in mesh.forwarders:
+            for connection in await _snapshot(node, url):
                 if connection.route.current is not None:
                     counted[connection.id] = connection.route.current
         return [Seen(s.node, _with_counters(s.connection, counted)) for s in found if s.is_first_hop]
 
-    return _ask(topology, all_nodes)
+    return _ask(mesh, all_nodes)
+
+
+async def _registered_managers(node: Node, mesh: Mesh) -> Mapping[str, str]:
+    """By URL: a manager registers whatever is on its node under its own."""
+    found = await _registry(node, mesh).find_endpoints(NetworkServiceEndpoint())
+    return {each.url: each.url for each in found if each.url.startswith("tcp://")}
 
 
 def _with_counters(connection: Connection, counted: Mapping[str, PathSegment]) -> Connection:
@@ -98,21 +104,22 @@ async def _snapshot(node: Node, url: str) -> list[Connection]:
     return []
 
 
-def _registry(node: Node, topology: Topology) -> RegistryClient:
-    return RegistryClient(node.channels, topology.registry)
+def _registry(node: Node, mesh: Mesh) -> RegistryClient:
+    return RegistryClient(node.channels, mesh.registry)
 
 
-def _ask(topology: Topology, question: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
+def _ask(mesh: Mesh, question: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
     """Put a question as the operator; LabError when the mesh does not answer."""
-    first = topology.nodes[0]
-    settings = NsmSettings(name=identities.OPERATOR, identity_dir=str(first.identities), dial_timeout=5.0)
 
     async def run() -> T:
-        async with open_node(settings) as node:
+        async with asyncio.timeout(PATIENCE_S), open_node(mesh.settings) as node:
             return await question(node)
 
     try:
-        with namespaces.entered(first.netns):
+        with namespaces.entered(mesh.netns):
             return asyncio.run(run())
     except NsmError as error:
-        raise LabError(f"the lab does not answer: {error}", hint="see nsmctl lab status") from error
+        raise LabError(f"the mesh does not answer: {error}", hint=mesh.hint) from error
+    except TimeoutError:
+        text = f"no identity from {mesh.settings.identity_endpoint}, or no answer, within {PATIENCE_S:.0f} s"
+        raise LabError(text, hint=mesh.hint) from None
