@@ -30,13 +30,13 @@ from forwarder_vpp.desired.vpp import (
 from nsm.model.errors import Code, NsmError, invalid
 from nsm.model.mechanism import ETHERNET, IP, KERNEL, LOCAL, REMOTE, VXLAN, WIREGUARD, Mechanism
 
+from .answering import Answering
 from .counting import StatsSegment
 from .expedited import expedited_if_possible
 from .messages.interface import InterfaceDump
 from .messages.ip import AddressDump
 from .objects.af_packet import Ring
 from .objects.all import vpp_descriptors
-from .objects.keys import PEER
 from .objects.tags import CLIENT, ENDPOINT
 from .objects.tap import Taps
 from .objects.udp_port import UdpPorts
@@ -104,6 +104,7 @@ class VppDataplane:
         self._stats = StatsSegment(stats)
         self._waiting = Waiting(self.session, os.getpid())
         self._known: dict[Key, int] = {}
+        self._answering = Answering(self._waiting, self._known)
         self._ports = UdpPorts()
         self._underlay: Underlay | None = None
         self._watch: UnderlayWatch | None = None
@@ -201,6 +202,7 @@ class VppDataplane:
         if self._watch is not None:
             await self._watch.close()
             self._watch = None
+        await self._answering.close()
         await self.pool.close()
         await self.session.close()
         if self.process is not None:
@@ -278,16 +280,22 @@ class VppDataplane:
     async def settle(self, intent: Intent, timeout: float) -> None:  # noqa: ASYNC109  # the caller's deadline
         """Links up; towards the endpoint also a handshake, which the far side can answer by now.
 
+        A handshake that a Go forwarder waits for is looked after behind the answer.
+
         An AF_PACKET interface has its link from the moment it is made, so only taps are waited for.
         """
         try:
             async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
                 for end, role in ((intent.client, CLIENT), (intent.endpoint, ENDPOINT)):
-                    index = self._index(intent, role)
+                    key = interface_key(intent, end, role, self._facts)
+                    index = self._handle(key)
                     if isinstance(end, KernelEnd) and self._facts.taps:
                         group.create_task(self._waiting.link_up(index))
                     elif isinstance(end, WireguardEnd) and role == ENDPOINT:
-                        group.create_task(self._waiting.established(index, self._peer(intent, end)))
+                        peer = self._handle(_peer_key(key, end))
+                        group.create_task(self._waiting.established(index, peer))
+                    elif isinstance(end, WireguardEnd) and end.shared:
+                        self._answering.look_after(key, _peer_key(key, end))
         except TimeoutError:
             what = "the far side's WireGuard did not shake hands" if _is_wireguard(intent) else "no link"
             message = f"no packets can flow after {timeout:.3g} s: {what}"
@@ -295,18 +303,7 @@ class VppDataplane:
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
 
-    def _index(self, intent: Intent, role: str) -> int:
-        end = intent.client if role == CLIENT else intent.endpoint
-        key = interface_key(intent, end, role, self._facts)
-        try:
-            return self._known[key]
-        except KeyError:
-            raise NsmError(Code.UNAVAILABLE, f"VPP has no {key} at this moment") from None
-
-    def _peer(self, intent: Intent, end: WireguardEnd) -> int:
-        interface = interface_key(intent, end, ENDPOINT, self._facts)
-        key = WireguardPeer(interface, end.remote_public_key, end.remote, end.remote_port).key
-        assert key.kind == PEER
+    def _handle(self, key: Key) -> int:
         try:
             return self._known[key]
         except KeyError:
@@ -334,6 +331,10 @@ def _ring(size: tuple[int, int] | None, otherwise: Ring) -> Ring:
 
 def _is_wireguard(intent: Intent) -> bool:
     return isinstance(intent.endpoint, WireguardEnd)
+
+
+def _peer_key(interface: Key, end: WireguardEnd) -> Key:
+    return WireguardPeer(interface, end.remote_public_key, end.remote, end.remote_port).key
 
 
 def _lasting_path(netns: NetnsId) -> str:

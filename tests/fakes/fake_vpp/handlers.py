@@ -67,6 +67,7 @@ def tag(model: Model, request: interface.InterfaceTag) -> Done:
 
 def flags(model: Model, request: interface.InterfaceFlags) -> Done:
     found = model.interface(request.sw_if_index)
+    found.rises += bool(request.flags & ~found.flags & interface.ADMIN_UP)
     found.flags = interface.ADMIN_UP | interface.LINK_UP if request.flags & interface.ADMIN_UP else 0
     return OK
 

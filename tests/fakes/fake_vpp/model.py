@@ -33,6 +33,7 @@ class Interface:
     ip6: bool = False
     addresses: list[Network] = field(default_factory=list)
     acls: tuple[int, tuple[int, ...]] = (0, ())
+    rises: int = 0
 
 
 @dataclass(slots=True)
@@ -44,7 +45,10 @@ class CrossConnect:
 
 
 class Model:
-    """State of one VPP process. ``links`` = kernel links that exist (``None`` = every link does)."""
+    """State of one VPP process. ``links`` = kernel links that exist (``None`` = every link does).
+
+    A WireGuard interface begins a handshake whenever it rises; ``handshakes_in_vain`` of each come to nothing.
+    """
 
     def __init__(self) -> None:
         self.links: set[str] | None = None
@@ -58,6 +62,7 @@ class Model:
         self.acls: dict[int, tuple[str, tuple[Rule, ...]]] = {}
         self.peers: dict[int, PeerAdd] = {}
         self.made = 0
+        self.handshakes_in_vain = 0
 
     def interface(self, index: int) -> Interface:
         found = self.interfaces.get(index)

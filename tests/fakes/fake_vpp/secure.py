@@ -72,7 +72,9 @@ def peer_list(model: Model, request: wg.PeerDump) -> list[wg.PeerDetails]:
             table_id=peer.table_id,
             endpoint=peer.endpoint,
             sw_if_index=peer.sw_if_index,
-            flags=wg.ESTABLISHED,
+            flags=wg.ESTABLISHED
+            if max(model.interfaces[peer.sw_if_index].rises, 1) > model.handshakes_in_vain
+            else 0,
             allowed_ips=peer.allowed_ips,
         )
         for index, peer in model.peers.items()
