@@ -2,7 +2,7 @@
 
 One PEM file holds all of it: the private key, the authority's own certificate, then its issuers up to the root.
 The root alone is what others trust (the bundle); an SVID brings the certificates in between along, so every host
-verifies every other with the same bundle.
+verifies every other with the same bundle. While the root is being replaced, the other root follows in the file.
 """
 
 import re
@@ -37,11 +37,15 @@ _ROOT_NODE: Final = "root"
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A CA with its key; ``chain`` starts with its own certificate and ends with the root's."""
+    """A CA with its key; ``chain`` starts with its own certificate and ends with the root's.
+
+    ``other_roots`` are trusted beside it: the next or the last one, while the root is being replaced.
+    """
 
     trust_domain: str
     chain: tuple[x509.Certificate, ...] = field(repr=False)
     key: ec.EllipticCurvePrivateKey = field(repr=False)
+    other_roots: tuple[x509.Certificate, ...] = field(default=(), repr=False)
 
     @property
     def node(self) -> str:
@@ -61,8 +65,13 @@ class Authority:
 
     @property
     def bundle(self) -> tuple[bytes, ...]:
-        """What others trust: the root's certificate (DER)."""
-        return (_der(self.chain[-1]),)
+        """What others trust: the certificates (DER) of the root and of the other roots."""
+        return tuple(_der(root) for root in self.roots)
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        """Our own root first."""
+        return (self.chain[-1], *self.other_roots)
 
     def issue(self, spiffe_id: str, ttl: float, now: float) -> Svid:
         """An SVID with a new EC P-256 key, valid ``ttl`` seconds but never longer than the authority.
@@ -124,18 +133,18 @@ class Authority:
         certificate = builder.add_extension(_issuer_key(self.key), critical=False).sign(
             self.key, hashes.SHA256()
         )
-        return Authority(self.trust_domain, (certificate, *self.chain), key)
+        return Authority(self.trust_domain, (certificate, *self.chain), key, self.other_roots)
 
     def pem(self) -> bytes:
         """The file's content, private key included."""
         key = self.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        return key + b"".join(_pem(certificate) for certificate in self.chain)
+        return key + b"".join(_pem(certificate) for certificate in (*self.chain, *self.other_roots))
 
     def bundle_pem(self) -> bytes:
-        """The root's certificate, for the ``federation`` of other trust domains."""
-        return _pem(self.chain[-1])
+        """What others trust as PEM, for the ``federation`` of other trust domains."""
+        return b"".join(_pem(root) for root in self.roots)
 
 
 def create_authority(trust_domain: str, ttl: float = ROOT_TTL, now: float | None = None) -> Authority:
@@ -162,15 +171,19 @@ def load_authority(path: Path) -> Authority:
     content = read_private(path)
     try:
         key = serialization.load_pem_private_key(content, password=None)
-        chain = tuple(x509.load_pem_x509_certificates(content))
+        found = tuple(x509.load_pem_x509_certificates(content))
     except (ValueError, TypeError) as error:
         raise IdentityError(
             f"{path}: expected PEM: a private key, then certificates up to the root: {error}"
         ) from error
+    chain, others = _split(found)
     problem = _chain_problem(key, chain)
     if problem:
         raise IdentityError(f"{path}: {problem}")
-    return Authority(_trust_domain(path, chain[-1]), chain, cast("ec.EllipticCurvePrivateKey", key))
+    domain = _trust_domain(path, chain[-1])
+    if any(_trust_domain(path, root) != domain or _issuer_problem((root,)) for root in others):
+        raise IdentityError(f"{path}: expected nothing but roots of {domain} after its chain")
+    return Authority(domain, chain, cast("ec.EllipticCurvePrivateKey", key), others)
 
 
 def save_authority(path: Path, authority: Authority) -> None:
@@ -199,12 +212,25 @@ def fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
+def _split(
+    found: tuple[x509.Certificate, ...],
+) -> tuple[tuple[x509.Certificate, ...], tuple[x509.Certificate, ...]]:
+    """The chain, which ends at the first certificate that names itself as its issuer, and what follows it."""
+    end = next((at for at, one in enumerate(found, 1) if one.issuer == one.subject), len(found))
+    return found[:end], found[end:]
+
+
 def _chain_problem(key: object, chain: tuple[x509.Certificate, ...]) -> str:
     """Why the pieces do not make an authority; empty = they do."""
     if not is_p256(key):
         return "expected an EC P-256 key"
     if not chain or cast("ec.EllipticCurvePrivateKey", key).public_key() != chain[0].public_key():
         return "the first certificate is not that of the key"
+    return _issuer_problem(chain)
+
+
+def _issuer_problem(chain: tuple[x509.Certificate, ...]) -> str:
+    """Which certificate is not issued by the next, or the last not by itself; empty = none."""
     for child, parent in zip(chain, (*chain[1:], chain[-1]), strict=True):
         try:
             child.verify_directly_issued_by(parent)

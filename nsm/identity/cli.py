@@ -1,4 +1,4 @@
-"""The commands of ``nsm-identity``: make an authority, serve identities, give another host an authority of its own."""
+"""The commands of ``nsm-identity``: make an authority, replace it, give another host its own, serve identities."""
 
 import argparse
 import asyncio
@@ -28,6 +28,7 @@ from nsm.identity.durations import seconds
 from nsm.identity.errors import IdentityError
 from nsm.identity.files import write_private
 from nsm.identity.registration import load_registration
+from nsm.identity.replacement import STEPS, replace_root
 from nsm.identity.service import IdentityService, Places
 
 CONFIG: Final = "/etc/nsm/identity.yaml"
@@ -61,6 +62,13 @@ a second host of the same trust domain:
   first$  nsm-identity sign node-2 --output node-2.pem
   first$  scp -p node-2.pem second:/var/lib/nsm/identity/authority.pem && rm node-2.pem
   second$ nsm-identity serve
+
+a new root, while everything runs (in time, as the old one expires; or at once, as its key is known to others):
+  first$  nsm-identity rotate-ca prepare     # everybody trusts the new root too, the old one signs
+  first$  nsm-identity rotate-ca activate    # the new one signs, the old one is still trusted
+  first$  nsm-identity rotate-ca finish      # the old one is trusted no more
+  After each step every other host gets a file by `sign`, and every federated trust domain one by `show --bundle`;
+  wait after each until all have it, and before finish until all SVIDs are new (svid_ttl).
 
 another trust domain:
   nsm-identity show --bundle > example.org.pem    # the other side names this file under federation
@@ -123,6 +131,15 @@ def sign(options: argparse.Namespace, _shell: Shell) -> int:
     return 0
 
 
+def rotate_ca(options: argparse.Namespace, _shell: Shell) -> int:
+    """One step of replacing the root."""
+    authority = replace_root(options.authority, options.step, ttl=options.ttl, now=time.time())
+    print(f"{options.authority}: {STEPS[options.step]}")
+    for at, root in enumerate(authority.roots):
+        print(f"  {'trusted' if at else 'signs'} {fingerprint(root)}")
+    return 0
+
+
 def show(options: argparse.Namespace, _shell: Shell) -> int:
     """What the authority is and what is registered; never a key."""
     authority = load_authority(options.authority)
@@ -139,6 +156,8 @@ def show(options: argparse.Namespace, _shell: Shell) -> int:
         print(
             f"  {certificate['name']:<12}valid until {certificate['not_after']}  sha256 {certificate['sha256']}"
         )
+    for root in facts["other_roots"]:
+        print(f"  trusted too: another root, sha256 {root}")
     for domain, file in facts["federation"].items():
         print(f"federation    {domain}  {file}")
     for entry in facts["entries"]:
@@ -184,6 +203,7 @@ def _facts(authority: Authority, options: argparse.Namespace) -> dict[str, Any]:
             }
             for certificate in authority.chain
         ],
+        "other_roots": [fingerprint(root) for root in authority.other_roots],
         "federation": {},
         "entries": [],
     }
@@ -241,7 +261,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_making(commands: Any, common: argparse.ArgumentParser) -> None:
-    """``init`` and ``sign``."""
+    """``init``, ``sign`` and ``rotate-ca``."""
     command = commands.add_parser("init", parents=[common], help="make the authority of a new trust domain")
     command.add_argument("--trust-domain", required=True, metavar="NAME", help="such as example.org")
     command.add_argument("--ttl", type=_duration, default=ROOT_TTL, help="lifetime (10y)")
@@ -251,6 +271,12 @@ def _add_making(commands: Any, common: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, metavar="FILE", help="the file for that host (NODE.pem)")
     command.add_argument("--ttl", type=_duration, default=NODE_TTL, help="lifetime (365d)")
     command.set_defaults(run=sign)
+    command = commands.add_parser(
+        "rotate-ca", parents=[common], help="replace the root, step by step, while everything runs"
+    )
+    command.add_argument("step", choices=tuple(STEPS), help="one after the other, on the host where init ran")
+    command.add_argument("--ttl", type=_duration, default=ROOT_TTL, help="lifetime of the new root (10y)")
+    command.set_defaults(run=rotate_ca)
 
 
 def _add_serving(commands: Any, common: argparse.ArgumentParser, registered: argparse.ArgumentParser) -> None:

@@ -37,6 +37,11 @@ class Issued:
     begin: float
     rotate_at: float
     authority: Authority
+    ttl: float
+
+    def is_of(self, state: "State") -> bool:
+        """Whether it is what would be issued now: by the same authority, for the same time."""
+        return self.authority is state.authority and self.ttl == state.svid_ttl
 
     def is_due(self, now: float) -> bool:
         """Whether another is needed: half its life is over, or the clock was set back to before it."""
@@ -81,10 +86,10 @@ class WorkloadApi:
     def publish(self, authority: Authority, bundles: Bundles, svid_ttl: float) -> None:
         """Serve something else from now on, on open streams too; nothing happens if it is the same."""
         old = self._state
-        if (authority.pem(), bundles, svid_ttl) == (old.authority.pem(), old.bundles, old.svid_ttl):
-            return
-        if authority.pem() == old.authority.pem():
+        if authority.chain == old.authority.chain:
             authority = old.authority
+            if (bundles, svid_ttl) == (old.bundles, old.svid_ttl):
+                return
         self._state = State(authority, bundles, svid_ttl)
         old.replaced.set()
 
@@ -147,14 +152,14 @@ class WorkloadApi:
         return caller.spiffe_id
 
     def _current(self, spiffe_id: str, state: State) -> Issued:
-        """The SVID in use; a new one when it is due or another authority signs."""
+        """The SVID in use; a new one when it is due, another authority signs or it would live for another time."""
         now = self._clock()
         known = self._issued.get(spiffe_id)
-        if known is not None and known.authority is state.authority and not known.is_due(now):
+        if known is not None and known.is_of(state) and not known.is_due(now):
             return known
         svid = state.authority.issue(spiffe_id, state.svid_ttl, now)
         begin = now - BACKDATE.total_seconds()
-        issued = Issued(svid, begin, now + (svid.not_after - now) / 2, state.authority)
+        issued = Issued(svid, begin, now + (svid.not_after - now) / 2, state.authority, state.svid_ttl)
         self._issued[spiffe_id] = issued
         _log.info("svid.issued", spiffe_id=spiffe_id, not_after=svid.not_after)
         return issued

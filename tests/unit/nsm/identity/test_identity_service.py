@@ -24,6 +24,7 @@ from nsm.identity.authority import create_authority, load_authority, save_author
 from nsm.identity.doors import _identify
 from nsm.identity.errors import IdentityError
 from nsm.identity.registration import Entry
+from nsm.identity.replacement import replace_root
 from nsm.identity.service import IdentityService, Places
 from nsm.identity.source import FETCH_SVID, HEADER, SpiffeSource
 from nsm.identity.svid import verify_anchor
@@ -206,6 +207,36 @@ async def test_a_new_authority_is_taken_up_with_the_old_one_still_trusted(
     assert set(material.bundles[DOMAIN]) == {*old.bundle, *new.bundle}
     leaf = x509.load_der_x509_certificate(material.svid.chain[0])
     leaf.verify_directly_issued_by(new.chain[0])
+    await source.close()
+
+
+async def test_a_root_is_replaced_in_three_steps_on_the_open_stream(
+    host: Host, running: IdentityService
+) -> None:
+    source, updates = await connect(host)
+    first = source.current
+    prepared = replace_root(host.places.authority, "prepare", ttl=3600, now=time.time())
+    material = await update(updates)
+    assert material.svid == first.svid, "the old root signs, and nothing is signed anew"
+    assert set(material.bundles[DOMAIN]) == set(prepared.bundle)
+    activated = replace_root(host.places.authority, "activate", ttl=3600, now=time.time())
+    material = await update(updates)
+    x509.load_der_x509_certificate(material.svid.chain[0]).verify_directly_issued_by(activated.chain[0])
+    assert set(material.bundles[DOMAIN]) == set(prepared.bundle)
+    finished = replace_root(host.places.authority, "finish", ttl=3600, now=time.time())
+    last = await update(updates)
+    assert last.svid == material.svid
+    assert last.bundles[DOMAIN] == finished.bundle
+    await source.close()
+
+
+async def test_another_lifetime_holds_at_once(host: Host, running: IdentityService) -> None:
+    source, updates = await connect(host)
+    first = source.current.svid
+    host.register("client/nsc-1", svid_ttl="60s")
+    second = (await update(updates)).svid
+    assert second.chain != first.chain
+    assert second.not_after < first.not_after
     await source.close()
 
 
