@@ -8,8 +8,9 @@ from typing import Final
 import structlog
 
 from nsm.model.connection import Connection
-from nsm.model.errors import Code, NsmError
+from nsm.model.errors import Code, NsmError, invalid
 from nsm.model.identity import TokenSource
+from nsm.model.path import Path
 from nsm.policy.rules import Policies
 from nsm.session.path import Return, check_path, put_tokens, step
 from nsm.session.tokens import read_token_metadata
@@ -45,6 +46,7 @@ class Gate:
                 policy, which is also one ``audit`` event.
         """
         check_path(connection)
+        self._check_name(connection.route)
         caller = read_token_metadata(call.metadata)
         stepped, ret = step(connection, self._name, self._new_id)
         own = self._tokens.token(call.peer.spiffe_id, call.peer.not_after, call.peer.shown)
@@ -59,6 +61,12 @@ class Gate:
         if stored is not None:
             with self._audited(arrival.connection, call, method):
                 self._policies.owner(stored.route, arrival.connection.route)
+
+    def _check_name(self, route: Path) -> None:
+        """A caller of our own name: we would stay on its segment, and no policy could tell the two of us apart."""
+        if route.current is not None and route.current.name == self._name:
+            where = f"connection.path.path_segments[{route.index}].name"
+            raise invalid(where, "a caller of another name than ours: names are unique on a path", self._name)
 
     @contextmanager
     def _audited(self, asked: Connection, call: Call, method: str) -> Iterator[None]:
