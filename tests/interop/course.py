@@ -5,7 +5,7 @@ Nothing here asks who plays which role, so the same questions are put to ours an
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -53,13 +53,13 @@ class Course:
     shown: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, Any] = field(default_factory=dict)
 
-    async def connect(self) -> None:
-        """An endpoint, and a client that is connected to it."""
+    async def connect(self, settings: Mapping[str, str] = LIFETIME) -> None:
+        """An endpoint, and a client that is connected to it; ``settings`` are the client's."""
         stage = self.stage
         node = stage.near if self.place.nodes == 1 else stage.far
         await asyncio.to_thread(stage.cast_endpoint, ENDPOINT, node=node, payload=self.place.payload)
         self.addresses = await asyncio.to_thread(
-            stage.cast_client, CLIENT, f"{ENDPOINT}-service", node=stage.near, **LIFETIME
+            stage.cast_client, CLIENT, f"{ENDPOINT}-service", node=stage.near, **settings
         )
         self.shown["connected"] = "yes"
 
@@ -70,13 +70,13 @@ class Course:
 
     async def refresh(self) -> None:
         """The near manager passes on new tokens of the client, while probes run; the interfaces stay the same."""
-        before = self._interfaces()
+        before = self.interfaces()
         async with news_of(self.stage.near, CLIENT) as news:
             with self.stage.probes(flows_of(self.addresses), CLIENT, ENDPOINT, rate=RATE) as running:
                 await news.expiries(REFRESHES + 1)
                 verdicts = await asyncio.to_thread(running.finish)
         carried(verdicts)
-        assert self._interfaces() == before, "the same interfaces"
+        assert self.interfaces() == before, "the same interfaces"
         self.shown["refreshed"] = str(REFRESHES)
 
     async def heal(self, role: str) -> None:
@@ -93,9 +93,12 @@ class Course:
         stage = self.stage
         async with news_of(stage.near, CLIENT) as news:
             await news.expiries(3, may_close=True)
-        verdicts = await asyncio.to_thread(settled, self._probe, _is_whole, HEAL_S)
-        carried(verdicts)
+        await self.whole()
         self.shown["healed"] = role
+
+    async def whole(self) -> None:
+        """Probes of both families arrive both ways again, within HEAL_S seconds."""
+        carried(await asyncio.to_thread(settled, self._probe, _is_whole, HEAL_S))
 
     async def close(self) -> None:
         """The client is told to end: the manager hears of a Close, and its interfaces go."""
@@ -110,7 +113,8 @@ class Course:
     def _probe(self) -> tuple[Verdict, ...]:
         return self.stage.probe(self.addresses, CLIENT, ENDPOINT, rate=RATE, seconds=0.5)
 
-    def _interfaces(self) -> list[dict[str, int]]:
+    def interfaces(self) -> list[dict[str, int]]:
+        """Those of the client and of the endpoint, with the index that a replaced one would not keep."""
         return [self._links(name) for name in (CLIENT, ENDPOINT)]
 
     def _links(self, workload: str) -> dict[str, int]:
