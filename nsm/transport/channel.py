@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 import grpc.aio
 
 from nsm.model.errors import Code, NsmError
-from nsm.model.identity import Identity, Token, TokenSource
+from nsm.model.identity import Identity, Material, Token, TokenSource
 from nsm.session.tokens import token_metadata
 from nsm.transport.call import no_descriptors
 from nsm.transport.descriptors import parse_inode
@@ -19,6 +19,7 @@ from nsm.transport.link import Link, dial
 from nsm.transport.peer import Peer
 from nsm.transport.status import from_grpc
 from nsm.transport.tls import Contexts
+from nsm.transport.trust import is_trusted, withdrawn
 from nsm.wire.method import Method
 
 Req = TypeVar("Req")
@@ -171,6 +172,12 @@ class Channel:
         if self._link is not None and self._link.peer is peer:
             self._retire(self._link)
 
+    def end_untrusted(self, material: Material) -> None:
+        """End connections to peers of a trust domain that is trusted no longer, and the calls on them."""
+        for link in self._links:
+            if not is_trusted(link.peer.spiffe_id, material):
+                link.pump.close(withdrawn(link.peer.spiffe_id))
+
     async def close(self) -> None:
         """End the connection and the calls on it."""
         self._is_closed = True
@@ -256,6 +263,7 @@ class Channels:
         self._dial_timeout = dial_timeout
         self._contexts = Contexts(identity)
         self._channels: dict[str, Channel] = {}
+        self._unsubscribe = identity.subscribe(self._end_untrusted)
 
     def get(self, url: str) -> Channel:
         """The channel to a URL; dials on first use only."""
@@ -279,8 +287,13 @@ class Channels:
 
     async def close(self) -> None:
         """Close all."""
+        self._unsubscribe()
         channels, self._channels = self._channels, {}
         await asyncio.gather(*(channel.close() for channel in channels.values()))
+
+    def _end_untrusted(self, material: Material) -> None:
+        for channel in list(self._channels.values()):
+            channel.end_untrusted(material)
 
 
 class _NeverSentError(Exception):

@@ -18,7 +18,7 @@ import structlog
 from google.protobuf.descriptor import FileDescriptor
 
 from nsm.model.errors import Code, NsmError
-from nsm.model.identity import Identity
+from nsm.model.identity import Identity, Material
 from nsm.transport.call import Call
 from nsm.transport.dispatch import Generic, Handlers
 from nsm.transport.extras import Health, add_reflection
@@ -28,6 +28,7 @@ from nsm.transport.private import pid_of, pinned, private_path
 from nsm.transport.pump import LINGER, Pump
 from nsm.transport.sockets import Listener, connect_unix, listen
 from nsm.transport.tls import Contexts
+from nsm.transport.trust import is_trusted, withdrawn
 from nsm.transport.wire import Wire
 from nsm.wire.method import Method
 from nsm.wire.methods import FILES
@@ -46,6 +47,8 @@ class Server:
 
     def __init__(self, identity: Identity, *, files: Sequence[FileDescriptor] = FILES) -> None:
         """``files``: what server reflection shows."""
+        self._identity = identity
+        self._unsubscribe: Callable[[], None] | None = None
         self._contexts = Contexts(identity)
         self._handlers = Handlers()
         self._files = files
@@ -89,6 +92,7 @@ class Server:
             await self.stop(0)
             raise
         self.set_serving(True)
+        self._unsubscribe = self._identity.subscribe(self._end_untrusted)
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             loop.add_reader(listener.sock.fileno(), self._accept, listener)
@@ -100,6 +104,9 @@ class Server:
 
     async def stop(self, grace: float = 0.2) -> None:
         """Listen no more, let calls end for ``grace`` seconds, then end them; nothing stays open."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             loop.remove_reader(listener.sock.fileno())
@@ -190,6 +197,14 @@ class Server:
         pump = Pump(wire, tls, private, lambda _: self._left(name))
         self._connections[name] = (peer, pump)
         pump.start()
+
+    def _end_untrusted(self, material: Material) -> None:
+        for peer, pump in list(self._connections.values()):
+            if not is_trusted(peer.spiffe_id, material):
+                _log.warning(
+                    "audit", action="transport", refusal=withdrawn(peer.spiffe_id), address=peer.address
+                )
+                pump.close(withdrawn(peer.spiffe_id))
 
     def _left(self, name: str) -> None:
         _, pump = self._connections.pop(name)

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +15,20 @@ import grpc.aio
 import pytest
 import structlog.testing
 
-from nsm.model.connection import Connection, NetworkServiceRequest
+from nsm.identity.tokens import PathTokens
+from nsm.model.connection import (
+    Connection,
+    ConnectionEvent,
+    MonitorScopeSelector,
+    NetworkServiceRequest,
+)
 from nsm.model.errors import Code, NsmError
 from nsm.model.identity import Svid
 from nsm.transport.call import Call
+from nsm.transport.channel import Channels
 from nsm.transport.server import Server
 from nsm.transport.tls import verified_chain
+from nsm.wire import methods
 from tests.fakes.fd_peer import Papers, Transceiver, connect
 from tests.fakes.identity import FakeAuthority, FakeIdentity
 from tests.unit.nsm.transport.bench import REQUEST, Bench, ask, papers, request
@@ -49,6 +57,60 @@ async def test_a_federated_peer_is_let_in(bench: Bench) -> None:
     own = OTHER.identity("/client/c", federated=[bench.authority])
     reply = await bench.channel(identity=own).unary(REQUEST, request(), timeout=5)
     assert reply.value.labels["peer"] == "spiffe://other.org/client/c"
+
+
+async def broken(stream: AsyncGenerator[ConnectionEvent, None]) -> str:
+    """Why a stream that had nothing more to say ended."""
+    async with asyncio.timeout(10):
+        with pytest.raises(NsmError) as caught:
+            await anext(stream)
+    assert caught.value.code is Code.UNAVAILABLE
+    return str(caught.value)
+
+
+LASTING = MonitorScopeSelector(network_services=("a", "for ever"))
+
+
+async def test_a_server_ends_the_calls_of_a_domain_that_is_federated_no_longer(bench: Bench) -> None:
+    bench.identity.trust(bench.authority, OTHER)
+    own = OTHER.identity("/client/c", federated=[bench.authority])
+    channel, kept = bench.channel(identity=own), bench.channel()
+    streams = [one.stream(methods.MONITOR_CONNECTIONS, LASTING) for one in (channel, kept)]
+    for stream in streams:
+        assert list((await anext(stream)).connections) == ["a"]
+    with structlog.testing.capture_logs() as logs:
+        bench.identity.trust(bench.authority)
+        await broken(streams[0])
+    assert [one["refusal"] for one in logs if one["event"] == "audit"] == [
+        "spiffe://other.org/client/c: its trust domain is trusted no longer"
+    ]
+    await refused(bench, own)
+    assert (await kept.unary(REQUEST, request(), timeout=5)).value.id == "one"
+    await streams[1].aclose()
+
+
+async def test_a_client_ends_its_calls_into_a_domain_that_is_federated_no_longer(bench: Bench) -> None:
+    bench.identity.trust(bench.authority, OTHER)
+    own = OTHER.identity("/client/c", federated=[bench.authority])
+    channels = Channels(own, PathTokens(own, max_lifetime=600))
+    stream = channels.get(bench.urls[0]).stream(methods.MONITOR_CONNECTIONS, LASTING)
+    assert list((await anext(stream)).connections) == ["a"]
+    own.trust(OTHER)
+    assert "spiffe://example.org/server/s: its trust domain is trusted no longer" in await broken(stream)
+    with pytest.raises(NsmError, match="certificate was refused"):
+        await channels.get(bench.urls[0]).unary(REQUEST, request(), timeout=5)
+    await channels.close()
+
+
+async def test_a_ca_that_is_replaced_ends_no_call(bench: Bench) -> None:
+    new = FakeAuthority(bench.authority.trust_domain)
+    channel = bench.channel()
+    stream = channel.stream(methods.MONITOR_CONNECTIONS, LASTING)
+    assert list((await anext(stream)).connections) == ["a"]
+    peer = await channel.peer()
+    bench.identity.trust(new)
+    assert (await channel.unary(REQUEST, request(), timeout=5)).peer is peer
+    await stream.aclose()
 
 
 async def test_a_federated_authority_cannot_sign_for_our_domain(bench: Bench) -> None:
