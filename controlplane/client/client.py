@@ -111,6 +111,7 @@ class Client:
             occupied=lambda: self._occupied(index),
             on_change=self._changed,
             request_timeout=settings.call_timeout,
+            close_patience=settings.close_patience,
         )
         self._sessions[index] = (url, session)
         session.start().add_done_callback(self._ended)

@@ -93,6 +93,7 @@ class ClientSession:
         occupied: Callable[[], Iterable[str]] = tuple,
         on_change: Callable[["ClientSession"], None] = lambda _session: None,
         request_timeout: float = REQUEST_TIMEOUT,
+        close_patience: float = CLOSE_PATIENCE,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``occupied``: the prefixes of the client's other connections; ``on_change`` runs at each new state."""
@@ -104,6 +105,7 @@ class ClientSession:
         self._occupied = occupied
         self._on_change = on_change
         self._timeout = request_timeout
+        self._close_patience = close_patience
         self._clock = clock
         self._connection: Connection | None = None
         self._asked_to_exclude: tuple[str, ...] = ()
@@ -164,10 +166,10 @@ class ClientSession:
     async def close(self) -> None:
         """Close the connection, also one whose first Request is still under way.
 
-        A manager that is away is waited for ``CLOSE_PATIENCE`` seconds. What could not be closed then, and when it
+        A manager that is away is waited for ``close_patience`` seconds. What could not be closed then, and when it
         ends by itself, is only logged.
         """
-        deadline = _from_now(CLOSE_PATIENCE)
+        deadline = _from_now(self._close_patience)
         self._stopping.set()
         self._wake.set()
         if self._task is not None:

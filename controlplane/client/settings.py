@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, PlainValidator
 
 from controlplane.client.resolv_conf import check_path
 from controlplane.client.service_url import ServiceUrl, parse_services
+from controlplane.client.session import CLOSE_PATIENCE
 from controlplane.workload import netns_path, netns_text
 from nsm.service import values
 from nsm.service.config import GoBool, NsmSettings, PositiveDuration, Target, TextMap, unprefixed
+
+LONGEST_PATIENCE: Final = 25.0
+"""Seconds; a daemon that has not ended 30 s after it was told to is cancelled."""
 
 
 def _services(value: object) -> tuple[ServiceUrl, ...]:
@@ -25,6 +29,13 @@ def _resolv_conf(value: object) -> str:
     if value:
         check_path(Path(value))
     return value
+
+
+def _patience(value: object) -> float:
+    seconds = values.positive_duration(value)
+    if seconds > LONGEST_PATIENCE:
+        raise ValueError(f"expected at most {LONGEST_PATIENCE:g}s, got {value!r}")
+    return seconds
 
 
 class ClientSettings(NsmSettings):
@@ -58,6 +69,11 @@ class ClientSettings(NsmSettings):
         default="",
         description="the resolv.conf to write; empty: /etc/netns/<name>/resolv.conf when NSM_NETNS is a name, "
         "else none; /etc/resolv.conf only in a mount namespace of our own",
+    )
+    close_patience: Annotated[float, PlainValidator(_patience)] = Field(
+        default=CLOSE_PATIENCE,
+        description="how long to wait at the end for a manager that is away; at most 25s, "
+        "and less than the time after which we are killed",
     )
     liveness_check_enabled: GoBool = Field(default=True, description="ping the endpoint through the service")
     liveness_check_interval: PositiveDuration = 0.2

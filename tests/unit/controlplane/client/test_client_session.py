@@ -87,7 +87,6 @@ def refusing(code: Code = Code.UNAVAILABLE, field: str = "") -> Callable[[Connec
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_DELAY", 0.001)
     monkeypatch.setattr(module, "STOP_GRACE", 0.05)
-    monkeypatch.setattr(module, "CLOSE_PATIENCE", 0.2)
 
 
 async def test_the_first_request_is_a_path_of_one_with_our_namespace() -> None:
@@ -377,9 +376,9 @@ class Away(FakeManager):
             raise NsmError(self.failures.pop(0), "not now")
 
 
-async def closed(manager: Away) -> list[MutableMapping[str, Any]]:
+async def closed(manager: Away, patience: float = 30.0) -> list[MutableMapping[str, Any]]:
     """What the log says of the end of a session that was up."""
-    session = ClientSession(WISH, manager)
+    session = ClientSession(WISH, manager, close_patience=patience)
     session.start()
     await session.connected()
     with capture_logs() as logs:
@@ -388,8 +387,7 @@ async def closed(manager: Away) -> list[MutableMapping[str, Any]]:
     return [entry for entry in logs if entry["log_level"] == "warning"]
 
 
-async def test_a_manager_that_is_away_at_the_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CLOSE_PATIENCE", 30.0)
+async def test_a_manager_that_is_away_at_the_end_is_waited_for() -> None:
     manager = Away(Code.UNAVAILABLE, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
     said = await closed(manager)
     assert len(manager.closed) == 4
@@ -402,7 +400,7 @@ async def test_a_manager_that_is_away_at_the_end_is_waited_for(monkeypatch: pyte
 async def test_what_could_not_be_closed_is_told_with_the_time_it_ends_by_itself() -> None:
     manager = Away(*[Code.UNAVAILABLE] * 10_000)
     before = datetime.now(UTC)
-    said = await closed(manager)
+    said = await closed(manager, patience=0.1)
     assert [entry["event"] for entry in said] == ["close.waiting", "close.failed"]
     ends = datetime.fromisoformat(said[-1]["ends_by_itself"]) - before
     assert HOUR / 2e9 < ends.total_seconds() < HOUR / 1e9 + 60
