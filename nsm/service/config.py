@@ -79,6 +79,9 @@ class NsmSettings(BaseSettings):
     identity_dir: str = Field(
         default=IDENTITY_DIRECTORY, description="where the embedded service keeps its sockets"
     )
+    wire_log: str = Field(
+        default="", description="file for every message we send and get, tokens taken out; for finding faults"
+    )
 
     @property
     def call_timeout(self) -> float:

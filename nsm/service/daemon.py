@@ -8,9 +8,10 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -23,6 +24,7 @@ from nsm.policy.rules import Policies
 from nsm.service import inventory
 from nsm.service.config import ConfigError, NsmSettings
 from nsm.service.logs import setup_logs
+from nsm.transport import wirelog
 from nsm.transport.channel import Channels
 
 EXIT_OK: Final = 0
@@ -92,7 +94,8 @@ def run(settings: Settings, main: Callable[[Settings, Daemon], Awaitable[None]])
     """
     setup_logs(settings.log_level, daemon=settings.name)
     try:
-        asyncio.run(_supervise(settings, main))
+        with _wire_log(settings):
+            asyncio.run(_supervise(settings, main))
     except ConfigError as error:
         _LOG.error("configuration", reason=str(error))
         return EXIT_USAGE
@@ -109,6 +112,23 @@ def run(settings: Settings, main: Callable[[Settings, Daemon], Awaitable[None]])
         return EXIT_FAILED
     _LOG.info("stopped")
     return EXIT_OK
+
+
+@contextmanager
+def _wire_log(settings: NsmSettings) -> Iterator[None]:
+    """Every message in the file ``wire_log`` for the time of the block; ConfigError if it cannot be written."""
+    if not settings.wire_log:
+        yield
+        return
+    try:
+        wirelog.start(Path(settings.wire_log), settings.name)
+    except OSError as error:
+        raise ConfigError(f"NSM_WIRE_LOG: expected a file that can be written, got {error}") from error
+    _LOG.warning("wire_log", file=settings.wire_log)
+    try:
+        yield
+    finally:
+        wirelog.stop()
 
 
 async def _supervise(settings: Settings, main: Callable[[Settings, Daemon], Awaitable[None]]) -> None:

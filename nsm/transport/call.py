@@ -29,6 +29,12 @@ class Call:
         self._loop = asyncio.get_running_loop()
         self._deadline = None if remaining is None else self._loop.time() + remaining
         self.answer_metadata: list[tuple[str, str]] = []
+        self.answer_fds: list[str] = []
+
+    @property
+    def wire(self) -> Wire:
+        """The connection it came on."""
+        return self._wire
 
     def remaining(self) -> float | None:
         """Seconds until the caller's deadline, at least 0; ``None`` = no deadline."""
@@ -62,7 +68,9 @@ class Call:
             NsmError: FAILED_PRECONDITION over TCP; UNAVAILABLE when the caller is gone.
         """
         self._check_fds(f"descriptor {fd}")
-        return inode_url(self._wire.outbox.put(fd))
+        url = inode_url(self._wire.outbox.put(fd))
+        self.answer_fds.append(url)
+        return url
 
     def _check_fds(self, what: str) -> None:
         if not self.peer.passes_fds:

@@ -79,6 +79,10 @@ class Received:
         for fd in fds:
             self._add(fd)
 
+    def holds(self, key: Key) -> bool:
+        """Whether it is there now."""
+        return key in self._held
+
     async def take(self, key: Key, timeout: float) -> int:
         """A dup of the descriptor, awaited for at most ``timeout`` seconds.
 

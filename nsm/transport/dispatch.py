@@ -9,6 +9,7 @@ import grpc.aio
 import structlog
 
 from nsm.model.errors import Code, NsmError
+from nsm.transport import recorded
 from nsm.transport.call import Call
 from nsm.transport.status import to_grpc
 from nsm.wire.method import Method
@@ -106,7 +107,9 @@ class Generic(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
     """Hands all methods to gRPC; ``call_of`` gives ``None`` for a caller who came past TLS."""
 
     def __init__(self, handlers: Handlers, call_of: CallOf) -> None:
-        self._made = {path: entry(call_of) for path, entry in handlers.entries.items()}
+        shared = recorded.shared(call_of)
+        made = {path: entry(shared) for path, entry in handlers.entries.items()}
+        self._made = recorded.handlers(made, call_of)
 
     def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler | None:
         """The handler of a method, ``None`` = UNIMPLEMENTED."""

@@ -16,6 +16,7 @@ import grpc.aio
 
 from nsm.model.errors import Code, NsmError
 from nsm.model.identity import Svid
+from nsm.transport import recorded
 from nsm.transport.handshake import handshake
 from nsm.transport.peer import Peer
 from nsm.transport.private import doorstep
@@ -64,14 +65,16 @@ class Link:
         """The callable of a unary method, bytes to bytes."""
         found = self._callables.get(path)
         if found is None:
-            found = self._callables[path] = self._channel.unary_unary(path)
+            call = self._channel.unary_unary(path)
+            found = self._callables[path] = recorded.unary(self.peer.spiffe_id, self.pump.wire, path, call)
         return found
 
     def stream(self, path: str) -> Any:
         """The callable of a server-streaming method, bytes to bytes."""
         found = self._callables.get(path)
         if found is None:
-            found = self._callables[path] = self._channel.unary_stream(path)
+            call = self._channel.unary_stream(path)
+            found = self._callables[path] = recorded.stream(self.peer.spiffe_id, self.pump.wire, path, call)
         return found
 
     @contextmanager
