@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from nsm.model.mechanism import IP
-from tests.unit.forwarder_vpp.request.test_forwarder_role import Bench, wireguard
+from tests.unit.forwarder_vpp.request.test_forwarder_role import Bench, kernel, wireguard
 
 
 @pytest.fixture
@@ -25,3 +25,10 @@ async def test_an_answered_wireguard_tunnel_keeps_its_key_over_refreshes(answeri
     assert again.mechanism == answer.mechanism
     assert again.mechanism is not None
     assert again.mechanism.get("dst_public_key")
+
+
+async def test_what_was_agreed_on_comes_before_the_preferences_of_a_refresh(answering: Bench) -> None:
+    """Go clients send both for ever; a preference in front of the agreed one must not move the connection."""
+    answer = await answering.request(preferences=(kernel(), wireguard()))
+    again = await answering.request(answer, preferences=(wireguard(), kernel("nsm-2")))
+    assert again.mechanism == answer.mechanism == kernel()
