@@ -10,10 +10,15 @@ Loss is the difference between one end's *sent* and the other's *received*; nobo
 
 RTT without further packets: each packet carries the newest sequence number seen from the peer and how long ago that
 was; the peer subtracts. The drain after the last packet ends early once nothing came for that long.
+
+Pace: above 1,000 packets/s a turn of one millisecond sends several, and what arrives meanwhile is read at its end, so
+that 10,000 each way cost a tenth of a core (RTT then includes that millisecond). Who got no processor for a while does
+not make up for it in one burst, which would test queues: the rest of the plan moves back.
 """
 
 import ctypes
 import json
+import math
 import os
 import select
 import socket
@@ -26,6 +31,8 @@ HEADER = struct.Struct("!IIQQ")  # own number, newest number of the peer + 1, he
 PADDING = bytes(40)
 DRAIN_S = 0.5
 TOGETHER = 8  # flows that send at one moment; hundreds in one burst would test queues, not connections
+TURN_S = 0.001  # at most so many turns a second; faster flows send several packets in each
+LATE_S = 0.02  # what a sender that is late may still make up for at once
 RTT_LIMIT = 200_000
 SO_BINDTODEVICE = 25
 SO_RCVBUFFORCE = 33
@@ -136,8 +143,10 @@ class Probe:
         self.flows = [Flow(flow) for flow in order["flows"]]
         flows = range(len(self.flows))
         self.groups = [flows[at : at + TOGETHER] for at in range(0, len(flows), TOGETHER)]
-        self.interval = int(1e9 / order["rate"])
-        self.seconds = order["seconds"]
+        self.burst = max(1, round(order["rate"] * TURN_S))
+        self.interval = round(1e9 * self.burst / order["rate"])
+        seconds = order["seconds"]
+        self.turns = None if seconds is None else math.ceil(seconds * 1e9 / self.interval) * len(self.groups)
         self.times: list[list[int]] = [[] for _ in self.flows]
         self.poller = select.poll()
         self.by_fd: dict[int, int] = {}
@@ -160,13 +169,20 @@ class Probe:
         say({"event": event, "flows": [flow.report() for flow in self.flows]})
 
     def wait(self, timeout_ns: int) -> list[str]:
-        """Receive until ``timeout_ns`` have passed or a word came; the words."""
+        """Receive until ``timeout_ns`` have passed, a packet was there or a word came; the words."""
         for fd, _ in self.poller.poll(max(0, timeout_ns) / 1e6):
             if fd == 0:
                 return self.words()
             index = self.by_fd[fd]
             self.flows[index].receive(self.times[index])
         return []
+
+    def pause(self, timeout_ns: int) -> list[str]:
+        """As ``wait``, but who sends several packets a turn is not woken by each that arrives."""
+        if self.burst == 1:
+            return self.wait(timeout_ns)
+        time.sleep(timeout_ns / 1e9)
+        return self.wait(0)
 
     def obey(self, words: list[str]) -> bool:
         """Whether to go on."""
@@ -183,21 +199,31 @@ class Probe:
                 return
         self.obey(words)
         start = due = time.monotonic_ns()
-        end = start + int(self.seconds * 1e9) if self.seconds is not None else None
         turn = 0  # counts groups
-        while end is None or turn % len(self.groups) or due < end:
+        while self.turns is None or turn < self.turns:
             now = time.monotonic_ns()
             if now < due:
-                if not self.obey(self.wait(due - now)):
+                if not self.obey(self.pause(due - now)):
                     break
                 continue
-            for index in self.groups[turn % len(self.groups)]:
-                self.times[index].append(now)
-                self.flows[index].send(now)
+            start += max(0, now - due - int(LATE_S * 1e9))
+            self.send(self.groups[turn % len(self.groups)])
             turn += 1
             due = start + turn * self.interval // len(self.groups)
             if not self.obey(self.wait(0)):
                 break
+        self.drain()
+
+    def send(self, group: range) -> None:
+        """One turn of those flows."""
+        for index in group:
+            for _ in range(self.burst):
+                now = time.monotonic_ns()
+                self.times[index].append(now)
+                self.flows[index].send(now)
+
+    def drain(self) -> None:
+        """What is still under way; ends once nothing came for ``DRAIN_S``."""
         before = -1
         while before != (before := sum(flow.received for flow in self.flows)):
             limit = time.monotonic_ns() + int(DRAIN_S * 1e9)

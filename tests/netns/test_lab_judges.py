@@ -1,13 +1,14 @@
 """What judges the mesh is judged first: probes count exactly, the census sees what is there."""
 
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nsmctl.errors import LabError
-from nsmctl.lab import census, counters, namespaces, throughput
+from nsmctl.lab import census, counters, namespaces, probe, throughput
 from nsmctl.lab.probes import Flow, Probes
 
 pytestmark = pytest.mark.netns
@@ -41,6 +42,46 @@ def test_nothing_is_lost_on_a_good_link_and_everything_is_counted(pair: tuple[Pa
         assert verdict.forward.sent == verdict.back.sent == 500
         assert verdict.lost == 0
         assert verdict.rtt_p50_us is not None
+
+
+def test_ten_thousand_a_second_each_way_are_all_counted(pair: tuple[Path, Path]) -> None:
+    with Probes(FLOWS[:1], client=pair[0], endpoint=pair[1], rate=10_000, seconds=1) as probes:
+        (verdict,) = probes.finish()
+    assert verdict.forward.sent == verdict.back.sent == 10_000
+    assert (verdict.lost, verdict.forward.duplicates, verdict.back.duplicates) == (0, 0, 0)
+
+
+class Stalling:
+    """A clock for ``probe`` that passes when it sleeps, and once jumps as if nobody had got the processor."""
+
+    def __init__(self, at_ns: int, stall_ns: int) -> None:
+        self.now = 0
+        self._at, self._stall = at_ns, stall_ns
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += round(seconds * 1e9)
+        if self.now >= self._at:
+            self.now, self._at = self.now + self._stall, 1 << 62
+
+
+def test_who_stood_still_makes_up_for_little_at_once_and_for_all_of_it_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flow = {"local": "127.0.0.1", "remote": "127.0.0.1", "port": 0}
+    end = probe.Probe({"flows": [flow], "rate": 10_000, "seconds": 1})
+    monkeypatch.setattr(probe, "time", Stalling(100_000_000, 500_000_000))
+    words = iter([["go"]])
+    monkeypatch.setattr(end, "wait", lambda _: next(words, []))
+    monkeypatch.setattr(end, "drain", lambda: None)
+    end.run()
+    end.flows[0].socket.close()
+    sent = Counter(end.times[0])
+    assert sum(sent.values()) == 10_000
+    assert max(sent.values()) <= end.burst * (2 + probe.LATE_S / probe.TURN_S)
+    assert max(sent) > 1_400_000_000
 
 
 def drop_every(space: Path, device: str, rule: str) -> None:
