@@ -9,6 +9,7 @@ import pytest
 
 from forwarder_vpp.dataplane.contract.intent import KernelEnd, NetnsId, VxlanEnd, WireguardEnd
 from forwarder_vpp.dataplane.contract.items import Key
+from forwarder_vpp.mechanisms.refused import REASONS
 from forwarder_vpp.reconciler.reconciler import Reconciler
 from forwarder_vpp.request.owner import owner_of
 from forwarder_vpp.request.role import ForwarderRole
@@ -23,6 +24,7 @@ from nsm.model.mechanism import (
     INODE_URL,
     INTERFACE_NAME,
     IP,
+    IPSEC,
     KERNEL,
     LOCAL,
     MTU,
@@ -281,6 +283,21 @@ async def test_answering_a_tunnel_fills_in_our_side_and_lowers_the_mtu_on_the_wa
 async def test_the_first_preference_we_can_do_is_taken(bench: Bench) -> None:
     answer = await bench.request(preferences=(Mechanism(LOCAL, "MEMIF"), vxlan(), kernel()))
     assert answer.mechanism == kernel()
+
+
+@pytest.mark.parametrize("kind", REASONS)
+async def test_what_we_do_not_carry_is_refused_with_the_reason(bench: Bench, kind: str) -> None:
+    with pytest.raises(NsmError) as refused:
+        await bench.request(preferences=(Mechanism(REMOTE, kind),))
+    assert refused.value.code is Code.UNIMPLEMENTED
+    assert refused.value.message == f"{kind}: {REASONS[kind]}"
+    await bench.nothing_is_left()
+
+
+async def test_who_prefers_ipsec_gets_wireguard(bench: Bench) -> None:
+    answer = await bench.request(preferences=(Mechanism(REMOTE, IPSEC), wireguard()))
+    assert answer.mechanism is not None
+    assert answer.mechanism.type == WIREGUARD
 
 
 async def test_context_goes_to_the_right_ends(bench: Bench) -> None:
