@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from nsmctl.commands.output import emit_json
 from nsmctl.commands.report import show_connection
 from nsmctl.lab.demonstration import POOLS
 from nsmctl.lab.progress import Progress
+from nsmctl.lab.ready import said
 from nsmctl.lab.world import World
 
 
@@ -71,10 +73,17 @@ def connect(
 
 
 def disconnect(workload: options.WorkloadName, lab: options.Lab = "nsm") -> None:
-    """End a client or an endpoint politely and remove its namespace."""
+    """End a client or an endpoint politely and remove its namespace; tells what a client could not close."""
     world = World.find(lab)
+    process = world.state.processes.get(workload)
+    since = Path(process.log).stat().st_size if process else 0
     with Progress().step(f"{workload!r} gone"):
         world.remove_workload(workload)
+    for failed in said(process, "close.failed", since=since) if process else ():
+        until = f"; ends by itself at {failed['ends_by_itself']}" if "ends_by_itself" in failed else ""
+        typer.echo(
+            f"not closed: {failed['connection']} of {failed['service']}: {failed['reason']}{until}", err=True
+        )
 
 
 def _show(connections: Sequence[Mapping[str, Any]], space: str, *, as_json: bool) -> None:

@@ -43,6 +43,11 @@ def wait_event(
                 )
 
 
+def said(process: Process, event: str, *, since: int = 0) -> tuple[dict[str, Any], ...]:
+    """Every such event in its log so far, at or after byte ``since``; also of a process that has ended."""
+    return tuple(line for line in _Lines(Path(process.log), since).new() if line.get("event") == event)
+
+
 def tail(process: Process, lines: int = 8) -> str:
     """The last lines of its log, indented."""
     try:
