@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PRELOAD := vpp-config/fair_epoll.so
 ARGS ?=
 
-.PHONY: help setup demo demo-container test interop check bench proto fmt lock clean
+.PHONY: help setup demo demo-container test interop check bench bench-go soak proto fmt lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ check: setup ## ruff, mypy --strict, import-linter, deptry
 
 bench: setup ## latency, messages, throughput: a table and perf/results/latest.json
 	@$(BIN)/python -m perf $(ARGS)
+
+bench-go: setup ## the same load on the Go chain and on ours, side by side; ARGS="--section one-by-one --json"
+	@$(BIN)/python -m perf.versus $(ARGS)
+
+soak: setup ## 30 minutes of clients that come and go against Go components: nothing grows, nothing is lost; ARGS="--minutes 5"
+	@$(BIN)/python -m perf.soak $(ARGS)
 
 proto: setup ## make nsm/wire/generated again from nsm/wire/proto
 	$(BIN)/python -m nsm.wire.generate

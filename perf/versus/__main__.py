@@ -21,6 +21,7 @@ from nsmctl.errors import LabError
 from nsmctl.lab.dataplanes import vpp_binary
 from nsmctl.lab.progress import Progress
 from perf import machine
+from perf.looping import looping
 from perf.versus import record, table
 from perf.versus.chains import CHAINS, Chain
 from perf.versus.sections import FULL, QUICK, SECTIONS, Versus
@@ -65,19 +66,20 @@ def refusal(chains: Sequence[Chain]) -> str:
 def _measure(options: argparse.Namespace, chains: Sequence[Chain]) -> bool:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the labs are taken down
-    progress = Progress()
-    versus = Versus(chains, QUICK if options.quick else FULL, progress)
+    effort, progress = QUICK if options.quick else FULL, Progress()
     is_complete = True
-    for section in options.sections or SECTIONS:
-        try:
-            measured = versus.section(section)
-        except LabError as error:
-            progress.say(f"{section}: {error}")
-            is_complete = False
-            continue
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        piece = record.Piece(at, machine.description(), tuple(measured))
-        record.save(record.load(options.output).having(section, piece), options.output)
+    with looping() as calls:
+        versus = Versus(chains, effort, progress, calls)
+        for section in options.sections or SECTIONS:
+            try:
+                measured = versus.section(section)
+            except LabError as error:
+                progress.say(f"{section}: {error}")
+                is_complete = False
+                continue
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            piece = record.Piece(at, machine.description(), tuple(measured))
+            record.save(record.load(options.output).having(section, piece), options.output)
     sys.stderr.write(f"written: {options.output}\n")
     return is_complete
 

@@ -16,6 +16,7 @@ from nsmctl.lab.progress import Progress
 from perf.control.driver import Driver, Operation, Sample, driver
 from perf.dataplane import packets
 from perf.figures import pressure, resident
+from perf.looping import Calls
 from perf.plan import PLACES
 from perf.versus.chains import Chain, Ends, Running, running
 from perf.versus.measured import Measured, of_samples, pooled
@@ -98,11 +99,12 @@ class Party:
 class Versus:
     """Measures sections on ``chains``."""
 
-    def __init__(self, chains: Sequence[Chain], effort: Effort, progress: Progress) -> None:
+    def __init__(self, chains: Sequence[Chain], effort: Effort, progress: Progress, calls: Calls) -> None:
         self._chains = tuple(chains)
         self._steady = tuple(chain for chain in chains if not chain.only_at_once)
         self._effort = effort
         self._progress = progress
+        self._calls = calls
         self._number = 0
 
     def section(self, name: str) -> list[Measured]:
@@ -118,7 +120,7 @@ class Versus:
                 with self._progress.step(f"a lab of {chain.name} with MTU {mtu}"):
                     one = labs.enter_context(running(chain, size=2, mtu=mtu))
                     up += [(one, place, one.ends(place)) for place in PLACES]
-            return asyncio.run(self._together(up, kind, mtu))
+            return self._calls.run(self._together(up, kind, mtu))
 
     def _at_once(self, place: str) -> list[Measured]:
         """5, 20 and 50 of each call together at one place."""
@@ -128,7 +130,7 @@ class Versus:
                 with running(chain, size=1 if place == "local" else 2, mtu=MTUS[0]) as up:
                     ends = up.ends(place)
                     with self._progress.step(f"{count} at once: {chain.name} {place}"):
-                        found += asyncio.run(self._alone(up, place, ends, count))
+                        found += self._calls.run(self._alone(up, place, ends, count))
         return found
 
     async def _alone(self, up: Running, place: str, ends: Ends, count: int) -> list[Measured]:

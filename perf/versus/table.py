@@ -1,6 +1,7 @@
 """The comparison for people: on a terminal, or as Markdown for a document."""
 
 from collections.abc import Iterator, Sequence
+from statistics import median
 
 from rich import box
 from rich.table import Table
@@ -12,7 +13,7 @@ from perf.versus.record import Piece, Record
 def table(record: Record, sections: Sequence[str]) -> Table:
     """One row a place and work, one column a chain."""
     measured = record.measured(sections)
-    shown = Table(title=title(record), caption=caption(measured), box=box.SIMPLE)
+    shown = Table(title=title(record), caption=caption(record, sections), box=box.SIMPLE)
     shown.title_justify = shown.caption_justify = "left"
     columns = chains(measured)
     for name in ("place", "work"):
@@ -34,12 +35,12 @@ def markdown(record: Record, sections: Sequence[str]) -> str:
         *rows(measured, columns),
     ]
     body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return f"{title(record)}\n\n{body}\n\n{caption(measured)}\n"
+    return f"{title(record)}\n\n{body}\n\n{caption(record, sections)}\n"
 
 
 def chains(measured: Sequence[Measured]) -> list[str]:
-    """The chains in the order they appear."""
-    return list(dict.fromkeys(one.chain for one in measured))
+    """Go's chains, then ours, otherwise in the order they appear."""
+    return sorted(dict.fromkeys(one.chain for one in measured), key=lambda name: not name.startswith("Go"))
 
 
 def rows(measured: Sequence[Measured], columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -86,13 +87,16 @@ def title(record: Record) -> str:
     )
 
 
-def caption(measured: Sequence[Measured]) -> str:
+def caption(record: Record, sections: Sequence[str]) -> str:
     """How to read it, and how busy the machine was."""
-    loads = sorted(one.pressure for one in measured) or [0.0]
+    loads = (
+        f"{name} {median(one.pressure for one in record.pieces[name].measured):.0f} %"
+        for name in sections
+        if name in record.pieces
+    )
     return (
-        "Times: median / p90 / p99 of what succeeded; TCP: median (least to most). "
-        f"While this was measured, somebody waited for a processor {loads[len(loads) // 2]:.0f} % of the time "
-        f"(median; at most {loads[-1]:.0f} %): above 20 % read ratios, not times."
+        "Times: median / p90 / p99 of what succeeded; TCP: median (least to most). So much of the time somebody waited "
+        f"for a processor meanwhile: {', '.join(loads)}; above 20 % read ratios of one section, not times."
     )
 
 

@@ -122,7 +122,16 @@ def test_the_table_has_a_row_for_each_work_and_an_empty_cell_for_what_was_not_me
         "| local | Request (ms) | 1.00 | 2.00 |",
         "| local | Close (ms) | 3.00 |  |",
     ]
-    assert "a processor 10 % of the time" in lines[-1]
+    assert "meanwhile: one-by-one 10 %;" in lines[-1]
+
+
+def test_the_chains_of_go_come_first() -> None:
+    assert table.chains([calls("vpp"), calls("Go"), calls("linux"), calls("Go, other")]) == [
+        "Go",
+        "Go, other",
+        "vpp",
+        "linux",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,171 @@
+"""``make soak``: clients come and go against Go peers; a line a minute, a verdict as the last line."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import repeat
+from typing import Final
+
+import structlog
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from nsmctl.errors import LabError
+from nsmctl.lab.dataplanes import vpp_binary
+from nsmctl.lab.topology import Topology
+from perf.figures import pressure
+from perf.looping import Calls, looping
+from perf.soak.churn import Churn
+from perf.soak.labs import PLANS, Lab, Plan
+from perf.soak.verdict import LEAST, Checkpoint, Growth, growths
+from perf.worlds import played
+from tests.interop import peers
+
+MINUTE_S: Final = 60.0
+CHURN_S: Final = 45.0
+"""So much of a minute clients come and go; the rest is for the last of them to be gone, and to look."""
+SHOWN: Final = 5
+"""So many of each kind of problem are told in full."""
+
+
+class Soak:
+    """Labs that are soaked together."""
+
+    def __init__(self, labs: Sequence[Lab], calls: Calls) -> None:
+        self.churns = [Churn(lab, calls) for lab in labs]
+        self.checkpoints: list[Checkpoint] = []
+        self._started = time.monotonic()
+
+    def run(self, minutes: int) -> None:
+        """One checkpoint a minute; those of a busy machine come later, but as many."""
+        with ThreadPoolExecutor(len(self.churns)) as pool:
+            for minute in range(minutes):
+                begun = max(time.monotonic(), self._started + MINUTE_S * minute)
+                list(pool.map(Churn.until, self.churns, repeat(begun + CHURN_S)))
+                self.checkpoints.append(self._checkpoint(pool))
+                say(self._line())
+
+    def _checkpoint(self, pool: ThreadPoolExecutor) -> Checkpoint:
+        """What is there, and what of it should not be; asked of all labs."""
+        problems = [
+            line for found in pool.map(lambda churn: churn.lab.problems(), self.churns) for line in found
+        ]
+        holdings = {}
+        for churn in self.churns:
+            holdings.update(churn.lab.holdings())
+        return Checkpoint(time.monotonic() - self._started, self.made, holdings, problems)
+
+    @property
+    def made(self) -> int:
+        """Connections made so far."""
+        return sum(churn.made for churn in self.churns)
+
+    @property
+    def failures(self) -> list[str]:
+        """Calls and visits that failed."""
+        return [line for churn in self.churns for line in churn.failures]
+
+    def _line(self) -> str:
+        last = self.checkpoints[-1]
+        fds = sum(sum(held.fds.values()) for held in last.held.values())
+        tasks = sum(sum(held.tasks.values()) for held in last.held.values())
+        memory = sum(held.anonymous_kib for held in last.held.values()) / 1024
+        wrong = f", NOT AS IT SHOULD BE: {'; '.join(last.problems[:SHOWN])}" if last.problems else ""
+        return (
+            f"{last.seconds / 60:5.1f} min  {last.made} connections made, {len(self.failures)} failures; "
+            f"{len(last.held)} processes of ours: {fds} fds, {tasks} tasks, {memory:.1f} MiB; "
+            f"processor waited for {pressure():.0f} %{wrong}"
+        )
+
+
+def main() -> int:
+    """Exit status 0 when nothing grew and nothing was lost."""
+    options = _options()
+    reason = refusal()
+    if reason:
+        say(f"soak: not run: {reason}")
+        return 1
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the labs are taken down
+    try:
+        problems = soaked(options.minutes)
+    except LabError as error:
+        say(f"soak: FAILED: {error}")
+        return 1
+    say(f"soak: {'FAILED: ' + '; '.join(problems) if problems else 'ok'}")
+    return 1 if problems else 0
+
+
+def refusal() -> str:
+    """Why there can be no soak here; empty if there can."""
+    absent = list(peers.missing(*peers.CONTROL_PLANE))
+    absent += [] if vpp_binary() else ["vpp"]
+    reasons = [f"{', '.join(absent)} neither on PATH nor in NSM_PEERS_DIR or VPP_BINARY"] if absent else []
+    return "; ".join(reasons if os.geteuid() == 0 else [*reasons, "labs with VPPs need root"])
+
+
+def soaked(minutes: int) -> list[str]:
+    """Run it, print its table, and say what was wrong."""
+    with ExitStack() as stack:
+        labs = [Lab(plan, stack.enter_context(played(_topology(plan), plan.cast))) for plan in PLANS]
+        probing = stack.enter_context(ExitStack())
+        for lab in labs:
+            lab.furnish(probing)
+            say(f"{lab.name}: {lab.plan.name}; {len(lab.lasting)} connections last")
+        soak = Soak(labs, stack.enter_context(looping()))
+        soak.run(minutes)
+        lost = [line for lab in labs for line in lab.lost()]
+    grown = growths(soak.checkpoints)
+    Console(width=None if sys.stdout.isatty() else 140).print(table(grown))
+    return [
+        *(str(growth) for growth in grown if growth.is_leak),
+        *lost,
+        *(line for one in soak.checkpoints[-1:] for line in one.problems),
+        *soak.failures[:SHOWN],
+    ]
+
+
+def table(grown: Sequence[Growth]) -> Table:
+    """Memory and objects of every process, and whatever else changed."""
+    shown = Table(box=box.SIMPLE)
+    for name in ("process", "measure", "first third", "last third", "per 1,000 connections", "tolerated", ""):
+        shown.add_column(name, justify="left" if name in {"process", "measure", ""} else "right")
+    for one in grown:
+        if one.limit or one.first != one.last:
+            numbers = (f"{number:,.0f}" for number in (one.first, one.last, one.each, one.limit))
+            shown.add_row(one.process, one.measure, *numbers, "GREW" if one.is_leak else "")
+    return shown
+
+
+def say(line: str) -> None:
+    """One line, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _topology(plan: Plan) -> Topology:
+    return Topology(f"soak{plan.dataplane}{os.getpid()}", 2, plan.dataplane)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m perf.soak", description=__doc__)
+    parser.add_argument("--minutes", type=_minutes, default=30, help="how long (default: 30)")
+    return parser.parse_args()
+
+
+def _minutes(text: str) -> int:
+    minutes = int(text)
+    if minutes < LEAST + 1:
+        raise argparse.ArgumentTypeError(f"{LEAST + 1} at least: fewer say nothing about growth")
+    return minutes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Clients and endpoints that come and go in one lab, round after round; each round is like a day in small.
+
+A round has bursts of connections from one client of this process (many of them, cheaply), a client process of each
+make that connects, carries packets and ends politely, in every third round by SIGKILL, so that its connection must
+expire, and in every second one an endpoint that goes before its client does.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from nsmctl.errors import LabError
+from nsmctl.lab.demonstration import flows_of
+from perf.control.driver import Sample, driver
+from perf.looping import Calls
+from perf.plan import PLACES
+from perf.soak.labs import Lab
+
+BURSTS: Final = 4
+AT_ONCE: Final = 5
+MORTAL: Final = {"NSM_MAX_TOKEN_LIFETIME": "20s", "NSM_REQUEST_TIMEOUT": "8s"}
+"""Of clients that are killed: what they had expires within half a minute."""
+PROBES: Final = 20
+
+
+@dataclass
+class Churn:
+    """What was done in one lab, and what failed."""
+
+    lab: Lab
+    calls: Calls
+    round: int = 0
+    made: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def until(self, deadline: float) -> None:
+        """Rounds until ``deadline`` (``time.monotonic``), whole ones only."""
+        while time.monotonic() < deadline:
+            self._round()
+
+    def _round(self) -> None:
+        place = [*PLACES][self.round % len(PLACES)]
+        make, other = ("ours", "Go") if self.round // len(PLACES) % 2 == 0 else ("Go", "ours")
+        self._tried(partial(self._bursts, self.lab.service(place, make)))
+        for client_make in (make, other):
+            is_killed = self.round % 3 == 2
+            self._tried(partial(self._visit, client_make, other, place, is_killed=is_killed))
+        if self.round % 2:
+            self._tried(partial(self._leave, make, other, place))
+        self.round += 1
+
+    def _tried(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except LabError as error:
+            self.failures.append(f"{self.lab.name}, round {self.round}: {error}")
+
+    def _bursts(self, service: str) -> None:
+        """Requests, refreshes and Closes of some connections at once, several times."""
+        name = "many"
+        stage = self.lab.stage
+        space = stage.workload(name)
+
+        async def work() -> list[Sample]:
+            done: list[Sample] = []
+            async with driver(stage.near, [name], service, space) as calls:
+                for burst in range(BURSTS):
+                    numbers = range(burst * AT_ONCE, (burst + 1) * AT_ONCE)
+                    done += await calls.at_once(calls.request, numbers)
+                    self.made += len(calls.connections)
+                    done += await calls.at_once(calls.refresh, tuple(calls.connections))
+                    done += await calls.close_all()
+            return done
+
+        try:
+            self._count(self.calls.run(work()))
+        finally:
+            stage.remove(name)
+
+    def _count(self, samples: Sequence[Sample]) -> None:
+        self.failures += [f"{self.lab.name}, round {self.round}: {one.error}" for one in samples if one.error]
+
+    def _visit(self, make: str, server_make: str, place: str, *, is_killed: bool) -> None:
+        """A client process connects, carries packets, ends."""
+        name = f"guest-{make.lower()}"
+        server = f"{server_make.lower()}-{place}"
+        stage = self.lab.stage
+        try:
+            env = MORTAL if is_killed else {}
+            addresses = self.lab.client(name, make, self.lab.service(place, server_make), **env)
+            self.made += 1
+            flows = flows_of(addresses, 4343)
+            with stage.probes(flows, name, server, rate=PROBES, seconds=1.0) as running:
+                lost = sum(verdict.lost for verdict in running.finish())
+            if lost:
+                raise LabError(f"{name} lost {lost} probes to {server}")
+            if is_killed:
+                stage.kill(name)
+        finally:
+            self._remove(name)
+
+    def _leave(self, make: str, other: str, place: str) -> None:
+        """An endpoint comes, a client connects to it, the endpoint goes first."""
+        server, client = f"passing-{make.lower()}", f"left-{other.lower()}"
+        try:
+            self.lab.endpoint(server, make, place)
+            self.lab.client(client, other, f"{server}-service", **MORTAL)
+            self.made += 1
+        finally:
+            self._remove(server)
+            self._remove(client)
+
+    def _remove(self, name: str) -> None:
+        stage = self.lab.stage
+        if name in stage.added:
+            stage.remove(name)

@@ -1,0 +1,73 @@
+"""What a process holds: descriptors, threads and memory as the kernel tells, tasks and objects as it tells itself."""
+
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from nsmctl.lab.processes import Process
+from nsmctl.lab.ready import wait_event
+
+PATIENCE_S: Final = 60.0
+_NUMBER: Final = re.compile(r":?\[\d+\]$")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Numbers of descriptors by kind and of tasks by coroutine; ``anonymous_kib``: PSS of anonymous memory.
+
+    The share of files in memory is left out: it depends on who else runs the same program.
+    """
+
+    fds: Mapping[str, int]
+    threads: int
+    anonymous_kib: int
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    objects: int = 0
+
+
+def held(process: Process, *, is_asked: bool) -> Held:
+    """What it holds now; ``is_asked``: a daemon that answers SIGQUIT, which collects garbage first. LabError if not."""
+    told = _told(process) if is_asked else {}
+    return Held(
+        fds=descriptors(process.pid),
+        threads=int(_field(process.pid, "status", "Threads:")),
+        anonymous_kib=int(_field(process.pid, "smaps_rollup", "Pss_Anon:")),
+        tasks=told.get("tasks", {}),
+        objects=told.get("objects", 0),
+    )
+
+
+def descriptors(pid: int) -> Mapping[str, int]:
+    """How many of each kind it has open."""
+    found: Counter[str] = Counter()
+    folder = Path(f"/proc/{pid}/fd")
+    for entry in folder.iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found[kind(str(entry.readlink()))] += 1
+    return dict(sorted(found.items()))
+
+
+def kind(target: str) -> str:
+    """``socket``, ``pipe``, ``net`` (a namespace), ``anon_inode:[eventpoll]``, a device's path, or ``file``."""
+    if target.startswith("/"):
+        return target if target.startswith("/dev/") else "file"
+    return _NUMBER.sub("", target)
+
+
+def _told(process: Process) -> Mapping[str, Any]:
+    since = Path(process.log).stat().st_size
+    os.kill(process.pid, signal.SIGQUIT)
+    return wait_event(process, "inventory", timeout=PATIENCE_S, since=since)
+
+
+def _field(pid: int, file: str, name: str) -> str:
+    for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+        if line.startswith(name):
+            return line.split()[1]
+    raise LookupError(f"/proc/{pid}/{file} has no {name}")

@@ -1,0 +1,101 @@
+"""Whether something grows, judged from checkpoints at which nothing but the lasting connections was there. Pure.
+
+The first sixth is warm-up. Of the rest, the first third is compared with the last. What is counted (descriptors, tasks,
+threads) may not grow at all: the least of each third, for a checkpoint may meet a connection that is being closed.
+Memory and objects may grow by a share, and by what a connection may leave at most: caches fill and the heap tears.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from statistics import median
+from typing import Final
+
+from perf.soak.held import Held
+
+LEAST: Final = 4
+"""Fewer checkpoints say nothing about growth."""
+SHARE: Final = 0.02
+EACH: Final[Mapping[str, float]] = {"memory (KiB)": 0.5, "objects": 0.5}
+"""Tolerances of memory and objects: a share of what there was, and so many for each connection made in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """``made``: connections made since the start; ``held`` by process; ``problems``: what was not as it must be."""
+
+    seconds: float
+    made: int
+    held: Mapping[str, Held]
+    problems: Sequence[str] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """One measure of one process in the first and the last third; ``each``: slope per 1,000 connections made."""
+
+    process: str
+    measure: str
+    first: float
+    last: float
+    each: float
+    limit: float
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether it is more than tolerated."""
+        return self.last - self.first > self.limit
+
+    def __str__(self) -> str:
+        """``n1/forwarder: socket 14 to 17``."""
+        return f"{self.process}: {self.measure} {self.first:,.0f} to {self.last:,.0f}"
+
+
+def growths(checkpoints: Sequence[Checkpoint]) -> list[Growth]:
+    """Every measure of every process that is there at all checkpoints; empty if there are too few."""
+    settled = checkpoints[len(checkpoints) // 6 :]
+    if len(settled) < LEAST:
+        return []
+    return [
+        growth
+        for process in settled[0].held
+        if all(process in one.held for one in settled)
+        for growth in _of_process(process, settled)
+    ]
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """The median of the slopes of all pairs (Theil and Sen): a single odd checkpoint does not move it."""
+    slopes = [(y - v) / (x - u) for (u, v), (x, y) in combinations(points, 2) if x != u]
+    return median(slopes) if slopes else 0.0
+
+
+def counted(held: Held) -> Mapping[str, float]:
+    """What may not grow at all."""
+    return {
+        **{f"fd {kind}": number for kind, number in held.fds.items()},
+        **{f"task {name}": number for name, number in held.tasks.items()},
+        "threads": held.threads,
+    }
+
+
+def sized(held: Held) -> Mapping[str, float]:
+    """What may grow a little."""
+    return {"memory (KiB)": held.anonymous_kib, "objects": held.objects}
+
+
+def _of_process(process: str, settled: Sequence[Checkpoint]) -> Iterator[Growth]:
+    third = len(settled) // 3
+    made = [float(one.made) for one in settled]
+    between = median(made[-third:]) - median(made[:third])
+    for measures, choose, share, each in (
+        (counted, min, 0.0, {}),
+        (sized, median, SHARE, EACH),
+    ):
+        series = [measures(one.held[process]) for one in settled]
+        for measure in sorted({name for one in series for name in one}):
+            values = [one.get(measure, 0.0) for one in series]
+            first, last = choose(values[:third]), choose(values[-third:])
+            steep = 1000 * slope([*zip(made, values, strict=True)])
+            limit = share * first + each.get(measure, 0.0) * between
+            yield Growth(process, measure, first, last, steep, limit)

@@ -1,0 +1,88 @@
+"""What a soak calls growth: what is counted must stay, memory and objects may move a little."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from perf.soak.held import Held, kind
+from perf.soak.verdict import Checkpoint, growths, slope
+
+
+def soaked(*held: Held, each: int = 100) -> list[str]:
+    """What grew over checkpoints with ``each`` connections made between them."""
+    checkpoints = [
+        Checkpoint(60.0 * number, each * number, {"n1/forwarder": one}) for number, one in enumerate(held)
+    ]
+    return [str(growth) for growth in growths(checkpoints) if growth.is_leak]
+
+
+def sockets(*numbers: int) -> list[Held]:
+    return [Held({"socket": number}, 4, 50_000) for number in numbers]
+
+
+def memory(*kib: int) -> list[Held]:
+    return [Held({}, 4, number, objects=100_000) for number in kib]
+
+
+def test_what_stays_is_no_growth() -> None:
+    assert soaked(*sockets(9, 9, 9, 9, 9, 9, 9)) == []
+
+
+@pytest.mark.parametrize("numbers", [(9, 9, 9, 9, 10, 10, 10), (9, 9, 10, 10, 11, 11, 12)])
+def test_one_descriptor_more_is_growth(numbers: Sequence[int]) -> None:
+    (line,) = soaked(*sockets(*numbers))
+    assert line.startswith("n1/forwarder: fd socket 9 to 1")
+
+
+def test_a_connection_that_was_being_closed_is_none() -> None:
+    assert soaked(*sockets(9, 9, 9, 9, 9, 12, 9)) == []
+
+
+def test_what_comes_in_the_warm_up_is_none() -> None:
+    assert soaked(*sockets(5, 9, 9, 9, 9, 9, 9)) == []
+
+
+def test_a_task_that_is_new_and_stays_is_growth() -> None:
+    before, after = Held({}, 4, 1, {"main": 1}), Held({}, 4, 1, {"main": 1, "watch": 1})
+    assert soaked(*[before] * 4, *[after] * 3) == ["n1/forwarder: task watch 0 to 1"]
+
+
+def test_a_thread_more_is_growth() -> None:
+    assert soaked(*[Held({}, 4, 1)] * 4, *[Held({}, 5, 1)] * 3) == ["n1/forwarder: threads 4 to 5"]
+
+
+def test_memory_may_move_by_a_share_but_not_grow_with_the_connections() -> None:
+    assert soaked(*memory(50_000, 50_000, 50_300, 50_600, 50_500, 50_900, 50_900)) == []
+    (line,) = soaked(*memory(*(50_000 + 600 * number for number in range(7))))
+    assert line == "n1/forwarder: memory (KiB) 50,900 to 53,300"
+
+
+def test_objects_that_stay_for_each_connection_are_growth() -> None:
+    def held(number: int) -> Held:
+        return Held({}, 4, 50_000, objects=10_000 + 200 * number)
+
+    assert soaked(*map(held, range(7))) == ["n1/forwarder: objects 10,300 to 11,100"]
+
+
+def test_too_few_checkpoints_are_not_judged() -> None:
+    assert soaked(*sockets(1, 2, 3)) == []
+
+
+def test_one_odd_checkpoint_does_not_move_the_slope() -> None:
+    assert slope([(0.0, 1.0), (1.0, 3.0), (2.0, 500.0), (3.0, 7.0), (4.0, 9.0)]) == 2.0
+    assert slope([(1.0, 1.0), (1.0, 9.0)]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("socket:[12345]", "socket"),
+        ("net:[4026532281]", "net"),
+        ("anon_inode:[eventpoll]", "anon_inode:[eventpoll]"),
+        ("pipe:[77]", "pipe"),
+        ("/dev/null", "/dev/null"),
+        ("/run/x/store.sqlite", "file"),
+    ],
+)
+def test_kinds_of_descriptors(target: str, name: str) -> None:
+    assert kind(target) == name
