@@ -78,5 +78,6 @@ class ForwarderSettings(NsmSettings):
         default=0,
         ge=0,
         le=64,
-        description="links on VPP that stand ready for local connections, 8 MiB each; a connection takes two",
+        description="links on VPP that stand ready for local connections, 8 MiB each; a connection takes two;"
+        " with expedited none are, for it would be slower",
     )
