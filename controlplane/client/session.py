@@ -189,8 +189,7 @@ class ClientSession:
             try:
                 await self._close_once(deadline)
             except NsmError as error:
-                is_over = error.code not in _AWAY or _from_now(RETRY_DELAY) >= deadline
-                if is_over:
+                if error.code not in _AWAY or _from_now(RETRY_DELAY) >= deadline:
                     self._log.warning("close.failed", reason=str(error), **_ends(self._connection))
                     return
                 if str(error) != said:
@@ -202,8 +201,9 @@ class ClientSession:
                 return
 
     async def _close_once(self, deadline: float) -> None:
+        """Nothing has been asked for before a manager was there to say what it has of us."""
         known = self._connection
-        if known is None and self._task is not None:
+        if known is None and self._looked:
             known = await self._manager.find(self.wish)
         if known is not None:
             until = min(deadline, _from_now(CLOSE_TIMEOUT))

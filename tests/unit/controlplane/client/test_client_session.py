@@ -407,6 +407,24 @@ async def test_what_could_not_be_closed_is_told_with_the_time_it_ends_by_itself(
     assert len(manager.closed) > 1
 
 
+async def test_who_never_reached_a_manager_ends_at_once() -> None:
+    class Nowhere(FakeManager):
+        async def find(self, wish: Wish) -> Connection | None:
+            async with self.arrived:
+                self.requests.append(wish.first())
+                self.arrived.notify_all()
+            raise NsmError(Code.UNAVAILABLE, "no such file")
+
+    manager = Nowhere()
+    session = ClientSession(WISH, manager, close_patience=3600.0)
+    session.start()
+    await manager.asked(2)
+    asked = len(manager.requests)
+    await asyncio.wait_for(session.close(), 30)
+    assert (session.phase, manager.closed) == (Phase.CLOSED, [])
+    assert len(manager.requests) <= asked + 1
+
+
 async def test_a_close_that_is_refused_is_not_tried_again() -> None:
     manager = Away(Code.PERMISSION_DENIED)
     assert [entry["event"] for entry in await closed(manager)] == ["close.failed"]
