@@ -56,10 +56,13 @@ class ExcludedPrefixes:
             self._prefixes = prefixes
 
     def added_to(self, connection: Connection) -> Connection:
-        """The connection with these prefixes among its excluded ones, each once."""
+        """The connection with these prefixes among its excluded ones, each once.
+
+        It has an ``ip_context`` in any case: Go's endpoints with strict addresses end at a Request without one.
+        """
         ip = connection.ip
         excluded = tuple(dict.fromkeys((*ip.excluded_prefixes, *self._prefixes)))
-        if excluded == ip.excluded_prefixes:
+        if connection.ctx.ip_context is not None and excluded == ip.excluded_prefixes:
             return connection
         context = replace(connection.ctx, ip_context=replace(ip, excluded_prefixes=excluded))
         return replace(connection, context=context)

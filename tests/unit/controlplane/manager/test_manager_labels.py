@@ -95,6 +95,11 @@ def test_prefixes_are_added_once() -> None:
     assert excluded.added_to(Connection()).ip.excluded_prefixes == ("10.0.0.0/8", "fd00::/16")
 
 
+def test_a_connection_has_an_ip_context_though_no_prefix_is_excluded() -> None:
+    added = ExcludedPrefixes(Path("/nowhere/file")).added_to(Connection())
+    assert added.ctx.ip_context == IpContext()
+
+
 async def until(excluded: ExcludedPrefixes, prefixes: tuple[str, ...], changed: asyncio.Event) -> None:
     async with asyncio.timeout(10):
         while excluded.prefixes != prefixes:
