@@ -368,7 +368,7 @@ def build(dataplane: str, name: str, size: int = 2, **forwarder_env: str) -> Sce
 
 
 def deep_profile(topology: Topology) -> Path:
-    """The lab's profile with rings for 400 ms of probes instead of 60.
+    """The lab's profile with rings for 200 ms of probes at 10 kHz instead of 6.
 
     These scenarios judge what a restart or a refusal costs, on a machine that starts daemons at the same moment;
     how long a ring lasts while VPP gets no turn is the profile's choice, and the benchmark's subject.
@@ -376,7 +376,7 @@ def deep_profile(topology: Topology) -> Path:
     topology.directory.mkdir(parents=True, exist_ok=True)
     file = topology.directory / "deep.conf"
     lab = (Path(__file__).parents[1] / "vpp-config" / "lab.conf").read_text()
-    file.write_text(lab.replace("workload 67584x62", "workload 10240x408"))
+    file.write_text(lab.replace("workload 67584x62", "workload 4096x2046"))
     return file
 
 

@@ -2,7 +2,7 @@
 
 A suite is a folder of ``tests/`` on one dataplane; the dataplane is the test's marker (``vpp``, ``linux``, ``fake``).
 Where a VPP is installed, a skipped VPP case or a VPP suite in which nothing passed fails the run: a green run in
-which they did not happen would prove nothing.
+which they did not happen would prove nothing. What tests measured without judging it follows, one line a test.
 """
 
 import os
@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 DATAPLANES = ("vpp", "linux", "fake")
+MEASURED = "measured"
+"""Name of the property (``record_property``) with which a test tells a number that it does not judge."""
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Summary:
         self.suites: dict[tuple[str, str], Suite] = {}
         self.where: dict[str, tuple[str, str]] = {}
         self.failures: dict[str, None] = {}
+        self.measured: list[str] = []
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Remember which suite each test belongs to."""
@@ -85,6 +88,9 @@ class Summary:
             self.failures[report.nodeid] = None
         elif report.when == "call":
             suite.passed += 1
+        if report.when == "call":
+            test = report.nodeid.rpartition("::")[2]
+            self.measured += [f"{test}: {text}" for name, text in report.user_properties if name == MEASURED]
 
     def unproven(self) -> list[str]:
         """Why a run in which nothing failed still proves too little."""
@@ -110,6 +116,8 @@ class Summary:
         for (name, dataplane), suite in sorted(self.suites.items()):
             shown = f"vpp {release}" if dataplane == "vpp" else dataplane
             terminalreporter.write_line(suite.line(name, shown))
+        for line in self.measured:
+            terminalreporter.write_line(f"measured {line}")
         for line in self.unproven():
             terminalreporter.write_line(f"FAILED: {line}", red=True)
 
