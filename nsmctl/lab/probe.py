@@ -79,6 +79,8 @@ class Flow:
         self.remote = (order["remote"], order["port"])
         self.sent = 0
         self.refused = 0
+        self.first_sent_at = 0
+        self.last_sent_at = 0
         self.seen = bytearray()
         self.received = 0
         self.duplicates = 0
@@ -93,6 +95,8 @@ class Flow:
         held = now - self.newest_at if self.newest else 0
         packet = HEADER.pack(self.sent, self.newest, held, now) + PADDING
         self.sent += 1
+        self.first_sent_at = self.first_sent_at or now
+        self.last_sent_at = now
         try:
             self.socket.sendto(packet, self.remote)
         except OSError:
@@ -128,6 +132,7 @@ class Flow:
         """What this end can say."""
         return {
             "sent": self.sent,
+            "sending_s": round((self.last_sent_at - self.first_sent_at) / 1e9, 3),
             "received": self.received,
             "duplicates": self.duplicates,
             "refused": self.refused,

@@ -41,6 +41,13 @@ class Direction:
     received: int
     duplicates: int
     silence_ms: float
+    sending_s: float
+    """Seconds from the first packet sent to the last; a sender without a processor falls behind its pace."""
+
+    @property
+    def rate(self) -> float:
+        """Packets sent a second, 0 for fewer than two."""
+        return (self.sent - 1) / self.sending_s if self.sending_s else 0.0
 
     @property
     def lost(self) -> int:
@@ -198,8 +205,18 @@ def _judge(flow: Flow, client: dict[str, Any], endpoint: dict[str, Any]) -> Verd
     rtts = sorted(client["rtts_us"])
     return Verdict(
         flow,
-        Direction(client["sent"], endpoint["received"], endpoint["duplicates"], endpoint["silence_ms"]),
-        Direction(endpoint["sent"], client["received"], client["duplicates"], client["silence_ms"]),
+        _way(client, endpoint),
+        _way(endpoint, client),
         rtts[len(rtts) // 2] if rtts else None,
         rtts[min(len(rtts) - 1, len(rtts) * 99 // 100)] if rtts else None,
+    )
+
+
+def _way(sender: dict[str, Any], receiver: dict[str, Any]) -> Direction:
+    return Direction(
+        sender["sent"],
+        receiver["received"],
+        receiver["duplicates"],
+        receiver["silence_ms"],
+        sender["sending_s"],
     )
