@@ -129,14 +129,7 @@ def _interface(
 ) -> AfPacket | Tap | VxlanTunnel | Wireguard:
     match end:
         case KernelEnd() if facts.taps:
-            return Tap(
-                end.netns,
-                end.interface,
-                VPP_MAC,
-                _workload_mac(intent, end, role),
-                intent.mtu,
-                tag_of(intent.owner, role),
-            )
+            return _tap(intent, end, role)
         case KernelEnd():
             veth = _veth(intent, end, role)
             ring = facts.ring if _is_local(intent) else ring_of_packets(intent.mtu)
@@ -147,6 +140,13 @@ def _interface(
         case WireguardEnd():
             needs = (UdpPort(end.local, end.local_port).key,) if facts.holds_ports else ()
             return Wireguard(end.private_key, end.local, end.local_port, needs)
+
+
+def _tap(intent: Intent, end: KernelEnd, role: str) -> Tap:
+    """No offload towards WireGuard: VPP 26.06 writes checksums into what it has encrypted (docs/vpp-notes.md)."""
+    mac, tag = _workload_mac(intent, end, role), tag_of(intent.owner, role)
+    whole = not any(isinstance(each, WireguardEnd) for each in (intent.client, intent.endpoint))
+    return Tap(end.netns, end.interface, VPP_MAC, mac, intent.mtu, tag, large_segments=whole)
 
 
 def _veth(intent: Intent, end: KernelEnd, role: str) -> Veth:

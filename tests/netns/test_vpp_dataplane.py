@@ -1,6 +1,8 @@
 """The whole dataplane on a real VPP: start, adoption by the next agent, VPP's death, a changing uplink."""
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -155,21 +157,28 @@ async def test_after_vpps_death_everything_is_made_again(folder: Path) -> None:
         kill(dataplane.process.pid)
         await lost.wait()
         assert await dataplane.counters([intent]) == {}
-        in_vpp = [
-            each for each in items if each.key.kind.startswith("vpp_") and each.key.kind != "vpp_udp_port"
-        ]
-        for each in in_vpp:
-            del work.items[each.key], work.handles.known[each.key]
+        for key in died_with_vpp(items):
+            del work.items[key], work.handles.known[key]
         await work.create(items)
         await dataplane.settle(intent, 5)
         assert await asyncio.to_thread(ping, "vpd-w1", "10.9.0.2") == 5
         await work.delete(items)
 
 
-def kill(pid: int) -> None:
-    import os
-    import signal
+def died_with_vpp(items: tuple[Item, ...]) -> set[Key]:
+    """What was in VPP, and what was configured on its interfaces (the kernel's side of a tap goes with it)."""
+    gone: set[Key] = set()
+    before = -1
+    while len(gone) > before:
+        before = len(gone)
+        for each in items:
+            in_vpp = each.key.kind.startswith("vpp_") and each.key.kind != "vpp_udp_port"
+            if in_vpp or not gone.isdisjoint(each.requires):
+                gone.add(each.key)
+    return gone
 
+
+def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 MTU = 1400
 STREAM = 8 << 20
 FACTS = NodeFacts()
+TAPS = NodeFacts(taps=True)
 WORKLOADS = {NetnsId(0, 1, number): f"vpt-w{number}" for number in range(1, 7)}
 PLACES = {name: place for place, name in WORKLOADS.items()}
 
@@ -54,6 +55,28 @@ async def one(tmp_path: Path) -> AsyncIterator[Node]:
     with namespaces("vpt-n1", *WORKLOADS.values()):
         async with node("vpt-n1", tmp_path, binary, WORKLOADS) as found:
             yield found
+
+
+def has_vhost() -> bool:
+    return Path("/dev/vhost-net").exists()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(FACTS, id="veth"),
+        pytest.param(
+            TAPS,
+            id="tap",
+            marks=pytest.mark.skipif(
+                not has_vhost(), reason="NO /dev/vhost-net: tests/vm runs it in a guest"
+            ),
+        ),
+    ]
+)
+def facts(request: pytest.FixtureRequest) -> NodeFacts:
+    """How a workload is linked to VPP."""
+    found: NodeFacts = request.param
+    return found
 
 
 @dataclass(frozen=True)
@@ -129,9 +152,11 @@ async def streams_arrive() -> None:
 
 
 @pytest.mark.parametrize("payload", [IP, ETHERNET])
-async def test_two_workloads_of_one_node_reach_each_other_and_leave_nothing(one: Node, payload: str) -> None:
+async def test_two_workloads_of_one_node_reach_each_other_and_leave_nothing(
+    one: Node, payload: str, facts: NodeFacts
+) -> None:
     before = await one.census()
-    items = connection_items(intent(workload(1, 2, payload), workload(2, 1, payload), payload), FACTS)
+    items = connection_items(intent(workload(1, 2, payload), workload(2, 1, payload), payload), facts)
     await one.executor.create(items)
     assert await both_families("vpt-w1", 2) == (5, 5)
     assert await asyncio.to_thread(ping, "vpt-w2", "10.9.0.1", size=MTU - 28) == 5
@@ -162,20 +187,20 @@ async def test_the_node_does_not_answer_what_a_workload_sends_it(one: Node) -> N
 @pytest.mark.parametrize("underlay", [IPV4, IPV6], indirect=True)
 @pytest.mark.parametrize("ports", [(4789, 4789), (4789, 51899)])
 async def test_ethernet_crosses_nodes_over_vxlan(
-    two: tuple[Node, Node], underlay: Wire, ports: tuple[int, int]
+    two: tuple[Node, Node], underlay: Wire, ports: tuple[int, int], facts: NodeFacts
 ) -> None:
     first, second = two
     one, other = underlay.address(1), underlay.address(2)
     before = await first.census(), await second.census()
     near = intent(workload(1, 2, ETHERNET), VxlanEnd(one, other, 7, *ports), ETHERNET)
     far = intent(VxlanEnd(other, one, 7, *reversed(ports)), workload(2, 1, ETHERNET), ETHERNET)
-    await second.executor.create(connection_items(far, FACTS))
-    await first.executor.create(connection_items(near, FACTS))
+    await second.executor.create(connection_items(far, facts))
+    await first.executor.create(connection_items(near, facts))
     assert await both_families("vpt-w1", 2) == (5, 5)
     assert await asyncio.to_thread(ping, "vpt-w2", "10.9.0.1", size=MTU - 28) == 5
     await streams_arrive()
-    await first.executor.delete(connection_items(near, FACTS))
-    await second.executor.delete(connection_items(far, FACTS))
+    await first.executor.delete(connection_items(near, facts))
+    await second.executor.delete(connection_items(far, facts))
     assert (await first.census(), await second.census()) == before
 
 
@@ -209,13 +234,13 @@ async def established(node_: Node, items: Iterable[Item]) -> None:
 
 @pytest.mark.parametrize("underlay", [IPV4, IPV6], indirect=True)
 async def test_ip_crosses_nodes_over_wireguard_on_ports_of_its_own(
-    two: tuple[Node, Node], underlay: Wire
+    two: tuple[Node, Node], underlay: Wire, facts: NodeFacts
 ) -> None:
     first, second = two
     before = await first.census(), await second.census()
     near_end, far_end = wireguard_pair(51901, 51902, underlay)
-    near = connection_items(intent(workload(1, 2, IP), near_end, IP), FACTS)
-    far = connection_items(intent(far_end, workload(2, 1, IP), IP), FACTS)
+    near = connection_items(intent(workload(1, 2, IP), near_end, IP), facts)
+    far = connection_items(intent(far_end, workload(2, 1, IP), IP), facts)
     await second.executor.create(far)
     await first.executor.create(near)
     await established(first, near)
@@ -309,5 +334,8 @@ def tcp_bytes(server: str, client: str, address: str) -> int:
     )
     assert serving.stdout is not None
     with serving:
-        assert serving.stdout.readline() == "ready\n"
-        return int(inside(client, "python3", "-c", _FETCH, address))
+        try:
+            assert serving.stdout.readline() == "ready\n"
+            return int(inside(client, "python3", "-c", _FETCH, address))
+        finally:
+            serving.kill()

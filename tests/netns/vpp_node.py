@@ -18,6 +18,7 @@ from forwarder_vpp.dataplane.vpp.messages.l2 import L2XconnectDump
 from forwarder_vpp.dataplane.vpp.messages.l3xc import L3xcDump
 from forwarder_vpp.dataplane.vpp.messages.wireguard import PeerDump
 from forwarder_vpp.dataplane.vpp.objects.all import vpp_descriptors
+from forwarder_vpp.dataplane.vpp.objects.tap import Taps
 from forwarder_vpp.dataplane.vpp.objects.udp_port import UdpPort, UdpPorts
 from forwarder_vpp.dataplane.vpp.offload import own_checksums
 from forwarder_vpp.dataplane.vpp.process import VppProcess
@@ -185,6 +186,7 @@ async def node(netns: str, folder: Path, binary: str, names: Mapping[NetnsId, st
     async with vpp_in(netns, folder, binary) as (process, session):
         ports = HeldPorts(netns)
         kinds: list[Any] = [ports, IpVeths(netns, names), IpLinkConfigs(names), *vpp_descriptors(session)]
+        kinds.append(Taps(session, lambda each: f"/run/netns/{names[each]}"))
         try:
             yield Node(netns, process, session, Executor({each.kind: each for each in kinds}))
         finally:
@@ -211,7 +213,7 @@ async def vpp_in(netns: str, folder: Path, binary: str) -> Any:
     process = VppProcess(folder, binary=binary)
     with entered(Path(f"/run/netns/{netns}")):
         process.begin()
-    await process.ensure()
+    await process.ensure(timeout=60)
     session = VppSession(str(process.api_socket), name="test")
     try:
         await session.start()

@@ -1,7 +1,7 @@
 """A virtio tap with its kernel side in the workload's namespace; needs /dev/vhost-net."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forwarder_vpp.dataplane.contract.intent import NetnsId
 from forwarder_vpp.dataplane.contract.items import Handles, Item, Key, Present
@@ -20,7 +20,10 @@ _PATH_LIMIT = 63
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """``interface`` is the kernel's name in ``netns``; both MACs are chosen by us, ``mtu`` in bytes."""
+    """``interface`` is the kernel's name in ``netns``; both MACs are chosen by us, ``mtu`` in bytes.
+
+    ``large_segments``: the workload leaves checksums, and the cutting of what is longer than ``mtu``, to VPP.
+    """
 
     netns: NetnsId
     interface: str
@@ -28,6 +31,7 @@ class Tap:
     host_mac: str
     mtu: int
     tag: str
+    large_segments: bool = True
 
     @property
     def key(self) -> Key:
@@ -57,12 +61,7 @@ class Taps:
 
     def updatable(self, old: Tap, new: Tap) -> bool:
         """The host side's MTU is the workload's link's business."""
-        return (old.netns, old.interface, old.mac, old.host_mac) == (
-            new.netns,
-            new.interface,
-            new.mac,
-            new.host_mac,
-        )
+        return old == replace(new, mtu=old.mtu)
 
     async def update(self, old: Tap, new: Tap, handle: object, handles: Handles) -> object:
         """Nothing in VPP changes."""
@@ -83,13 +82,14 @@ class Taps:
             item = None
             if isinstance(known, Tap):
                 macs = (found.common.l2_address.hex(":"), found.details.host_mac_addr.hex(":"))
-                item = Tap(known.netns, found.details.host_if_name, *macs, known.mtu, known.tag)
+                large = bool(found.details.tap_flags & api.GSO)
+                item = Tap(known.netns, found.details.host_if_name, *macs, known.mtu, known.tag, large)
             present.append(Present(found.key, item, found.index, found.owner))
         return present
 
 
 def tap_request(item: Tap, namespace: str) -> api.TapCreate:
-    """The creation with segmentation and checksum offload. NsmError: a path longer than VPP keeps."""
+    """The creation. NsmError: a path longer than VPP keeps."""
     if len(namespace.encode()) > _PATH_LIMIT:
         message = f"the namespace's path is longer than the {_PATH_LIMIT} bytes VPP takes: {namespace}"
         raise NsmError(Code.FAILED_PRECONDITION, message)
@@ -113,7 +113,7 @@ def tap_request(item: Tap, namespace: str) -> api.TapCreate:
         host_ip4_gw=bytes(4),
         host_ip6_gw_set=False,
         host_ip6_gw=bytes(16),
-        tap_flags=api.GSO | api.CSUM_OFFLOAD | api.GRO_COALESCE,
+        tap_flags=api.GSO | api.CSUM_OFFLOAD | api.GRO_COALESCE if item.large_segments else 0,
         host_namespace_set=True,
         host_namespace=namespace,
         host_if_name_set=True,

@@ -141,6 +141,16 @@ def test_taps_need_no_veth_and_carry_their_tag() -> None:
     assert all(config.link.kind == "vpp_tap" for config in of(found, LinkConfig))
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "payload", "large"),
+    [(kernel(2), IP, True), (VXLAN, ETHERNET, True), (WIREGUARD, IP, False)],
+    ids=["local", "vxlan", "wireguard"],
+)
+def test_a_tap_towards_wireguard_leaves_nothing_to_vpp(endpoint: End, payload: str, large: bool) -> None:
+    found = items(kernel(1), endpoint, payload, NodeFacts(taps=True))
+    assert {each.large_segments for each in of(found, Tap)} == {large}
+
+
 def test_a_private_key_is_in_no_key_and_no_repr() -> None:
     secret = "cHJpdmF0ZS1wcml2YXRlLXByaXZhdGUtcHJpdmF0ZS0="
     found = items(kernel(1), replace(WIREGUARD, private_key=secret), IP)
