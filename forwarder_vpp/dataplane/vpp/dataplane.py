@@ -33,7 +33,7 @@ from nsm.model.mechanism import ETHERNET, IP, KERNEL, LOCAL, REMOTE, VXLAN, WIRE
 from .answering import Answering
 from .counting import StatsSegment
 from .expedited import expedited_if_possible
-from .messages.interface import InterfaceDump
+from .messages.interface import InterfaceDetails, InterfaceDump
 from .messages.ip import AddressDump
 from .objects.af_packet import Ring
 from .objects.all import vpp_descriptors
@@ -177,25 +177,27 @@ class VppDataplane:
         self.session.on_up(self._on_up)
         await self.netlink.start()
         await self.pool.start()
-        if self.options.uplink != "none" and not await self._has_uplink_of_its_own():
+        uplink = await self._uplink_in_vpp()
+        is_on_link = uplink is not None and uplink.interface_dev_type == "af-packet"
+        if self.options.uplink != "none" and (uplink is None or is_on_link):
             self._underlay = await asyncio.to_thread(read_now, self.tunnel_ip)
             self.tunnel_mtu = self._underlay.mtu
             self._watch = UnderlayWatch(self.tunnel_ip, self._underlay, self._on_underlay)
             _log.info("uplink of the kernel shared", link=self._underlay.link, mtu=self.tunnel_mtu)
+        elif uplink is None:
+            _log.warning("VPP has no uplink: connections to other nodes will fail", tunnel_ip=self.tunnel_ip)
         else:
-            self._facts = replace(self._facts, holds_ports=False)
+            self.tunnel_mtu = uplink.mtu[0] or uplink.link_mtu
+            self._facts = replace(self._facts, holds_ports=is_on_link)
 
-    async def _has_uplink_of_its_own(self) -> bool:
-        """Whether an interface that is not on a kernel's link owns the tunnel address in VPP."""
+    async def _uplink_in_vpp(self) -> InterfaceDetails | None:
+        """The interface that owns the tunnel address in VPP; one of af_packet shares the NIC with the kernel."""
         is_ipv6 = ":" in self.tunnel_ip
         for each in await self.session.dump(InterfaceDump()):
-            if each.interface_dev_type == "af-packet":
-                continue
             addresses = await self.session.dump(AddressDump(each.sw_if_index, is_ipv6))
             if any(str(found.prefix.ip) == self.tunnel_ip for found in addresses):
-                self.tunnel_mtu = each.mtu[0] or each.link_mtu
-                return True
-        return False
+                return each
+        return None
 
     async def close(self) -> None:
         """Let go of everything; VPP and what is in it go on, unless it is to end with us."""
