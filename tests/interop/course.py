@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from nsmctl.errors import LabError
 from nsmctl.lab import namespaces
 from nsmctl.lab.demonstration import flows_of
 from nsmctl.lab.probes import Verdict
@@ -98,7 +99,7 @@ class Course:
 
     async def whole(self) -> None:
         """Probes of both families arrive both ways again, within HEAL_S seconds."""
-        carried(await asyncio.to_thread(settled, self._probe, _is_whole, HEAL_S))
+        carried(await asyncio.to_thread(settled, self._probe_if_possible, _is_whole, HEAL_S))
 
     async def close(self) -> None:
         """The client is told to end: the manager hears of a Close, and its interfaces go."""
@@ -113,6 +114,13 @@ class Course:
     def _probe(self) -> tuple[Verdict, ...]:
         return self.stage.probe(self.addresses, CLIENT, ENDPOINT, rate=RATE, seconds=0.5)
 
+    def _probe_if_possible(self) -> tuple[Verdict, ...]:
+        """Nothing while a workload has no address to probe from."""
+        try:
+            return self._probe()
+        except LabError:
+            return ()
+
     def interfaces(self) -> list[dict[str, int]]:
         """Those of the client and of the endpoint, with the index that a replaced one would not keep."""
         return [self._links(name) for name in (CLIENT, ENDPOINT)]
@@ -126,7 +134,7 @@ class Course:
 
 
 def _is_whole(verdicts: tuple[Verdict, ...]) -> bool:
-    return all(verdict.lost == 0 for verdict in verdicts)
+    return bool(verdicts) and all(verdict.lost == 0 for verdict in verdicts)
 
 
 @asynccontextmanager

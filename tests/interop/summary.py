@@ -2,11 +2,19 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Final
 
 import pytest
 
-from . import peers
+from . import isolated, peers
 from .versions import version_of
+
+WITHOUT_CASE: Final[Mapping[str, str]] = {
+    "cmd-nsmgr-proxy": "joins the managers of two domains; our registry refuses name@domain",
+    "cmd-registry-proxy-dns": "finds the registry of another domain; our registry refuses name@domain",
+}
+"""Go components that meet nothing of ours, and why."""
 
 
 class Peers:
@@ -30,9 +38,13 @@ class Peers:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """One line a peer; with a missing one each case that did not run."""
         terminalreporter.section("peers")
-        for program in peers.ALL:
+        for program in (*peers.ALL, *isolated.ALL):
             path = peers.find(program)
             shown = version_of(path) if path else "MISSING"
             terminalreporter.write_line(f"peer {program}: {shown}", red=path is None)
             for case in self.not_run[program]:
                 terminalreporter.write_line(f"  not run: {case}", red=True)
+        for program, why in WITHOUT_CASE.items():
+            path = peers.find(program)
+            version = version_of(path) if path else "MISSING"
+            terminalreporter.write_line(f"peer {program}: {version}, no case: {why}")
