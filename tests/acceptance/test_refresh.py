@@ -49,7 +49,6 @@ def test_three_refreshes_with_new_tokens_write_nothing(lab: Scene, tmp_path: Pat
             f"by-{place}",
             f"to-{place}-service",
             NSM_MAX_TOKEN_LIFETIME="10s",
-            NSM_LIVENESS_CHECK_TIMEOUT="5s",
         )
     with counted(lab, tmp_path) as writes:
         for place, _ in PLACES:
@@ -62,9 +61,7 @@ def test_three_refreshes_with_new_tokens_write_nothing(lab: Scene, tmp_path: Pat
 def test_a_refresh_while_the_next_hop_is_away_loses_no_packet(lab: Scene) -> None:
     manager = f"{lab.far.name}/manager"
     lab.endpoint("server")
-    (connection,) = lab.client(
-        "caller", "server-service", NSM_MAX_TOKEN_LIFETIME="20s", NSM_LIVENESS_CHECK_TIMEOUT="5s"
-    )
+    (connection,) = lab.client("caller", "server-service", NSM_MAX_TOKEN_LIFETIME="20s")
     before = links(lab.netns("caller"))
     with lab.probes(flows_of(connection), "caller", "server") as running:
         since = lab.mark_log("caller")

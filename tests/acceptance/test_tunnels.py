@@ -11,7 +11,7 @@ def test_the_middle_one_of_three_wireguard_tunnels_goes_and_nobody_else_notices(
     lab.endpoint("server")
     connections = {}
     for name in ("first", "middle", "last"):
-        (connections[name],) = lab.client(name, "server-service", NSM_LIVENESS_CHECK_TIMEOUT="5s")
+        (connections[name],) = lab.client(name, "server-service")
     with ExitStack() as stack:
         running = [
             stack.enter_context(lab.probes(flows_of(connections[name], port)[:1], name, "server"))
