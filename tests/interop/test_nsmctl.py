@@ -17,7 +17,7 @@ from . import peers
 from .casts import ALL_GO, Mixed, played_by
 from .conftest import ON_LINUX
 
-pytestmark = peers.needed
+pytestmark = [*peers.needed, pytest.mark.minutes]
 
 NSMCTL = str(Path(sys.executable).with_name("nsmctl"))
 GUEST = "guest"
