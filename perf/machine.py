@@ -4,9 +4,12 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from nsmctl.lab.dataplanes import vpp_binary
+
+CODE: Final = ("--", ":(top)", ":(top,exclude)perf/versus/recorded.json")
+"""What a change of makes another program; the record of the measurements is none."""
 
 
 def description() -> dict[str, Any]:
@@ -19,7 +22,9 @@ def description() -> dict[str, Any]:
         "python": platform.python_version(),
         "vpp": _vpp(),
         "commit": _output("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
-        "changed": bool(_output("git", "-C", str(Path(__file__).parent), "status", "--porcelain", "-uno")),
+        "changed": bool(
+            _output("git", "-C", str(Path(__file__).parent), "status", "--porcelain", "-uno", *CODE)
+        ),
     }
 
 

@@ -1,6 +1,7 @@
 """``make soak``: clients come and go against Go peers; a line a minute, a verdict as the last line."""
 
 import argparse
+import json
 import logging
 import os
 import signal
@@ -9,7 +10,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import asdict
 from itertools import repeat
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -31,6 +34,7 @@ from tests.interop import peers
 MINUTE_S: Final = 60.0
 CHURN_S: Final = 45.0
 """So much of a minute clients come and go; the rest is for the last of them to be gone, and to look."""
+RESULT: Final = Path(__file__).parents[1] / "results" / "soak.json"
 SHOWN: Final = 5
 """So many of each kind of problem are told in full."""
 
@@ -43,14 +47,15 @@ class Soak:
         self.checkpoints: list[Checkpoint] = []
         self._started = time.monotonic()
 
-    def run(self, minutes: int) -> None:
-        """One checkpoint a minute; those of a busy machine come later, but as many."""
+    def run(self, minutes: int, output: Path) -> None:
+        """One checkpoint a minute, kept in ``output`` (JSON); those of a busy machine come later, but as many."""
         with ThreadPoolExecutor(len(self.churns)) as pool:
             for minute in range(minutes):
                 begun = max(time.monotonic(), self._started + MINUTE_S * minute)
                 list(pool.map(Churn.until, self.churns, repeat(begun + CHURN_S)))
                 self.checkpoints.append(self._checkpoint(pool))
                 say(self._line())
+                output.write_text(json.dumps([asdict(one) for one in self.checkpoints]) + "\n")
 
     def _checkpoint(self, pool: ThreadPoolExecutor) -> Checkpoint:
         """What is there, and what of it should not be; asked of all labs."""
@@ -95,7 +100,7 @@ def main() -> int:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the labs are taken down
     try:
-        problems = soaked(options.minutes)
+        problems = soaked(options.minutes, options.output)
     except LabError as error:
         say(f"soak: FAILED: {error}")
         return 1
@@ -111,7 +116,7 @@ def refusal() -> str:
     return "; ".join(reasons if os.geteuid() == 0 else [*reasons, "labs with VPPs need root"])
 
 
-def soaked(minutes: int) -> list[str]:
+def soaked(minutes: int, output: Path) -> list[str]:
     """Run it, print its table, and say what was wrong."""
     with ExitStack() as stack:
         labs = [Lab(plan, stack.enter_context(played(_topology(plan), plan.cast))) for plan in PLANS]
@@ -120,7 +125,7 @@ def soaked(minutes: int) -> list[str]:
             lab.furnish(probing)
             say(f"{lab.name}: {lab.plan.name}; {len(lab.lasting)} connections last")
         soak = Soak(labs, stack.enter_context(looping()))
-        soak.run(minutes)
+        soak.run(minutes, output)
         lost = [line for lab in labs for line in lab.lost()]
     grown = growths(soak.checkpoints)
     Console(width=None if sys.stdout.isatty() else 140).print(table(grown))
@@ -157,6 +162,7 @@ def _topology(plan: Plan) -> Topology:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m perf.soak", description=__doc__)
     parser.add_argument("--minutes", type=_minutes, default=30, help="how long (default: 30)")
+    parser.add_argument("--output", type=Path, default=RESULT, help="where every checkpoint goes, as JSON")
     return parser.parse_args()
 
 

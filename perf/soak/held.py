@@ -21,7 +21,8 @@ _NUMBER: Final = re.compile(r":?\[\d+\]$")
 class Held:
     """Numbers of descriptors by kind and of tasks by coroutine; ``anonymous_kib``: PSS of anonymous memory.
 
-    The share of files in memory is left out: it depends on who else runs the same program.
+    The share of files in memory is left out: it depends on who else runs the same program. ``ours``: of the objects
+    those of our commonest classes, to see what it was that grew.
     """
 
     fds: Mapping[str, int]
@@ -29,6 +30,7 @@ class Held:
     anonymous_kib: int
     tasks: Mapping[str, int] = field(default_factory=dict)
     objects: int = 0
+    ours: Mapping[str, int] = field(default_factory=dict)
 
 
 def held(process: Process, *, is_asked: bool) -> Held:
@@ -40,6 +42,7 @@ def held(process: Process, *, is_asked: bool) -> Held:
         anonymous_kib=int(_field(process.pid, "smaps_rollup", "Pss_Anon:")),
         tasks=told.get("tasks", {}),
         objects=told.get("objects", 0),
+        ours=told.get("ours", {}),
     )
 
 

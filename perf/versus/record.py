@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from perf.versus.measured import Measured, of_json
 
-FILE: Final = Path(__file__).parents[1] / "results" / "versus.json"
+FILE: Final = Path(__file__).with_name("recorded.json")
 
 
 @dataclass(frozen=True, slots=True)
