@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from controlplane.registry.watch import Hub
 from nsm.model.endpoint import EndpointResponse, NetworkServiceEndpoint
-from nsm.service.registry import fd_url
+from nsm.service.sockets import fd_url
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ from nsm.model.endpoint import (
 )
 from nsm.model.errors import Code, NsmError, invalid
 from nsm.policy.rules import RegistryPolicies
-from nsm.service.registry import INODE, UNIX, RegistryClient, open_socket
+from nsm.service.registry import INODE, RegistryClient, open_socket
+from nsm.service.sockets import UNIX
 from nsm.session.registry_path import RegistryPath
 from nsm.session.timing import registration_expiry, unregister_time
 from nsm.transport.call import Call

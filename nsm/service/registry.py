@@ -4,7 +4,6 @@
 """
 
 import os
-from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -21,6 +20,7 @@ from nsm.model.endpoint import (
 from nsm.model.errors import NsmError, invalid
 from nsm.policy.rules import RegistryPolicies, is_unshown_key
 from nsm.service.registration import Registration
+from nsm.service.sockets import UNIX, Sockets
 from nsm.session.registry_path import RegistryPath, path_metadata, read_path
 from nsm.transport.channel import Channel, Channels
 from nsm.wire import methods
@@ -29,9 +29,6 @@ from nsm.wire.method import Method
 __all__ = ["Registration", "RegistryClient"]
 
 INODE: Final = "inode://"
-UNIX: Final = "unix://"
-MAX_SOCKETS: Final = 1024
-"""Endpoint sockets kept open at a time; the one longest unused is closed first."""
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -51,7 +48,7 @@ class RegistryClient:
         self._channels = channels
         self._policies = policies
         self._timeout = timeout
-        self._sockets = _Sockets(channels)
+        self._sockets = Sockets(channels)
 
     async def find_services(self, query: NetworkService) -> list[NetworkService]:
         """Every service the query matches."""
@@ -181,45 +178,3 @@ def inode_url(fd: int) -> str:
     """``inode://<st_dev>/<st_ino>``, both decimal (trap 23)."""
     status = os.fstat(fd)
     return f"{INODE}{status.st_dev}/{status.st_ino}"
-
-
-def fd_url(fd: int) -> str:
-    """A URL this process can dial the socket behind an O_PATH descriptor by."""
-    return f"{UNIX}/proc/self/fd/{fd}"
-
-
-class _Sockets:
-    """Sockets received as descriptors, by inode URL, least recently used first.
-
-    An inode number cannot be used again while we hold the descriptor. Its number can, once it is closed: the
-    channel to that URL goes first.
-    """
-
-    def __init__(self, channels: Channels) -> None:
-        self._channels = channels
-        self._fds: OrderedDict[str, int] = OrderedDict()
-
-    async def url(self, channel: Channel, inode: str, patience: float) -> str:
-        """The URL to dial; waits for a descriptor that is still under way for at most ``patience`` seconds."""
-        if inode not in self._fds:
-            fd = await channel.receive_fd(inode, patience)
-            if inode in self._fds:  # another call was faster
-                os.close(fd)
-            else:
-                self._fds[inode] = fd
-        self._fds.move_to_end(inode)
-        url = fd_url(self._fds[inode])
-        while len(self._fds) > MAX_SOCKETS:
-            await self._drop(next(iter(self._fds)))
-        return url
-
-    async def close(self) -> None:
-        for inode in tuple(self._fds):
-            await self._drop(inode)
-
-    async def _drop(self, inode: str) -> None:
-        fd = self._fds.pop(inode)
-        try:
-            await self._channels.drop(fd_url(fd))
-        finally:
-            os.close(fd)
