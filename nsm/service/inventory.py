@@ -8,6 +8,7 @@ import gc
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import structlog
@@ -15,17 +16,19 @@ import structlog
 ROOMS: Final = ("nsm.", "forwarder_vpp.", "controlplane.")
 MOST: Final = 20
 """So many of our classes are told, those with the most instances."""
+LRU: Final = type(lru_cache(lambda: None))
 
 _LOG: Final = structlog.get_logger()
 
 
 def tell() -> None:
-    """One event ``inventory``; garbage is collected first, so that only what somebody holds is counted."""
+    """One event ``inventory``; caches are emptied and garbage collected, so that only what must be held is counted."""
     _LOG.info("inventory", **inventory(asyncio.get_running_loop()))
 
 
 def inventory(loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:
     """Numbers of tasks (by coroutine), threads, collectable objects, and of those of our own classes."""
+    forget()
     gc.collect()
     objects = gc.get_objects()
     tasks = Counter(_coroutine(task) for task in asyncio.all_tasks(loop))
@@ -36,6 +39,17 @@ def inventory(loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:
         "objects": len(objects),
         "ours": dict(ours.most_common(MOST)),
     }
+
+
+def forget() -> None:
+    """Empty our own caches: what they hold is limited and can be made anew, but grows for hours like a leak."""
+    for one in gc.get_objects():
+        if (
+            type(one) is LRU
+            and str(one.__module__).startswith(ROOMS)
+            and one.cache_info().maxsize is not None
+        ):
+            one.cache_clear()
 
 
 def _coroutine(task: asyncio.Task[Any]) -> str:

@@ -1,12 +1,17 @@
 """SIGQUIT: a daemon tells what it has in hand and goes on."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from nsm.service.inventory import inventory
+from nsm.session.tokens import parse_rfc3339
 
 ROOT = Path(__file__).parents[4]
 DAEMON = """
@@ -66,3 +71,14 @@ def event(daemon: "subprocess.Popen[str]") -> dict[str, Any]:
     assert daemon.stdout is not None
     found: dict[str, Any] = json.loads(daemon.stdout.readline())
     return found
+
+
+async def test_caches_of_ours_that_have_a_limit_are_emptied() -> None:
+    limited = lru_cache(4)(parse_rfc3339.__wrapped__)
+    endless = lru_cache(None)(parse_rfc3339.__wrapped__)
+    foreign = lru_cache(4)(json.loads)
+    for cache in (limited, endless):
+        cache("2026-01-02T03:04:05Z")
+    foreign("1")
+    assert inventory(asyncio.get_running_loop())["objects"] > 0
+    assert [cache.cache_info().currsize for cache in (limited, endless, foreign)] == [0, 1, 1]
