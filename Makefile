@@ -49,7 +49,7 @@ bench: setup ## latency, messages, throughput: a table and perf/results/latest.j
 bench-go: setup ## the same load on the Go chain and on ours, side by side; ARGS="--section one-by-one --json"
 	@$(BIN)/python -m perf.versus $(ARGS)
 
-soak: setup ## 30 minutes of clients that come and go against Go components: nothing grows, nothing is lost; ARGS="--minutes 5"
+soak: setup ## 30 minutes of clients that come and go against Go components: nothing grows, nothing is lost; ARGS="--minutes 10"
 	@$(BIN)/python -m perf.soak $(ARGS)
 
 proto: setup ## make nsm/wire/generated again from nsm/wire/proto

@@ -26,8 +26,9 @@ from nsmctl.lab.topology import Topology
 from perf.figures import pressure
 from perf.looping import Calls, looping
 from perf.soak.churn import Churn
+from perf.soak.held import Held
 from perf.soak.labs import PLANS, Lab, Plan
-from perf.soak.verdict import LEAST, Checkpoint, Growth, growths
+from perf.soak.verdict import LEAST, Checkpoint, Growth, growths, least
 from perf.worlds import played
 from tests.interop import peers
 
@@ -35,6 +36,8 @@ MINUTE_S: Final = 60.0
 CHURN_S: Final = 45.0
 """So much of a minute clients come and go; the rest is for the last of them to be gone, and to look."""
 RESULT: Final = Path(__file__).parents[1] / "results" / "soak.json"
+LOOKS: Final = 3
+"""At each checkpoint: what is there at one of them only is a call under way."""
 SHOWN: Final = 5
 """So many of each kind of problem are told in full."""
 
@@ -62,10 +65,12 @@ class Soak:
         problems = [
             line for found in pool.map(lambda churn: churn.lab.problems(), self.churns) for line in found
         ]
-        holdings = {}
-        for churn in self.churns:
-            holdings.update(churn.lab.holdings())
+        holdings = least([self._look() for _ in range(LOOKS)])
         return Checkpoint(time.monotonic() - self._started, self.made, holdings, problems)
+
+    def _look(self) -> dict[str, Held]:
+        """What every process of ours holds now; takes a second or two."""
+        return {name: held for churn in self.churns for name, held in churn.lab.holdings().items()}
 
     @property
     def made(self) -> int:

@@ -6,14 +6,14 @@ Memory and objects may grow by a share, and by what a connection may leave at mo
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from statistics import median
 from typing import Final
 
 from perf.soak.held import Held
 
-LEAST: Final = 4
+LEAST: Final = 6
 """Fewer checkpoints say nothing about growth."""
 SHARE: Final = 0.02
 EACH: Final[Mapping[str, float]] = {"memory (KiB)": 0.5, "objects": 0.5}
@@ -49,6 +49,23 @@ class Growth:
     def __str__(self) -> str:
         """``n1/forwarder: socket 14 to 17``."""
         return f"{self.process}: {self.measure} {self.first:,.0f} to {self.last:,.0f}"
+
+
+def least(looks: Sequence[Mapping[str, Held]]) -> dict[str, Held]:
+    """Several looks at the same processes as one: of what is counted the least, of what has a size the last.
+
+    A lasting connection may be refreshed at any moment, with a call and descriptors of its own, but not at all of them.
+    """
+    found = {}
+    for process, last in looks[-1].items():
+        seen = [look[process] for look in looks if process in look]
+        found[process] = replace(
+            last,
+            fds={kind: min(one.fds.get(kind, 0) for one in seen) for kind in last.fds},
+            tasks={name: min(one.tasks.get(name, 0) for one in seen) for name in last.tasks},
+            threads=min(one.threads for one in seen),
+        )
+    return found
 
 
 def growths(checkpoints: Sequence[Checkpoint]) -> list[Growth]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from perf.soak.held import Held, kind
-from perf.soak.verdict import Checkpoint, growths, slope
+from perf.soak.verdict import Checkpoint, growths, least, slope
 
 
 def soaked(*held: Held, each: int = 100) -> list[str]:
@@ -65,7 +65,16 @@ def test_objects_that_stay_for_each_connection_are_growth() -> None:
 
 
 def test_too_few_checkpoints_are_not_judged() -> None:
-    assert soaked(*sockets(1, 2, 3)) == []
+    assert soaked(*sockets(1, 2, 3, 4, 5)) == []
+
+
+def test_a_call_that_is_under_way_at_one_look_does_not_count() -> None:
+    idle = Held({"socket": 4}, 2, 10, {"main": 1}, objects=7)
+    busy = Held({"socket": 5, "net": 1}, 3, 12, {"main": 1, "call": 1}, objects=9)
+    assert least([{"a": idle}, {"a": busy}])["a"] == Held(
+        {"socket": 4, "net": 0}, 2, 12, {"main": 1, "call": 0}, objects=9
+    )
+    assert least([{"a": busy}, {"a": busy, "b": idle}]) == {"a": busy, "b": idle}
 
 
 def test_one_odd_checkpoint_does_not_move_the_slope() -> None:
