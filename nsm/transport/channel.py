@@ -328,10 +328,12 @@ def _with(token: Token | None, pairs: tuple[tuple[str, str], ...]) -> tuple[tupl
 
 
 def _patience(left: float, token: Token | None) -> float:
-    """Seconds a call may take of the ``left`` ones, in view of the life of the token that goes with it."""
-    if token is not None:
-        left = min(left, (token.expires / 1e9 - time.time()) * TOKEN_SHARE)
-    return max(0.0, left)
+    """Seconds a call may take of the ``left`` ones, in view of the life of the token that goes with it.
+
+    A token that is over takes nothing away: the peer says so, which tells more than a deadline.
+    """
+    life = 0.0 if token is None else token.expires / 1e9 - time.time()
+    return max(0.0, min(left, life * TOKEN_SHARE) if life > 0 else left)
 
 
 def _reason(link: Link) -> str:

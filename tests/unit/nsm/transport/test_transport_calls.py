@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -20,6 +21,8 @@ from nsm.model.connection import (
 )
 from nsm.model.endpoint import NetworkService
 from nsm.model.errors import Code, NsmError, invalid
+from nsm.model.identity import Token
+from nsm.transport import channel
 from nsm.transport.call import Call
 from nsm.transport.channel import Channels
 from nsm.transport.server import Server
@@ -150,6 +153,12 @@ async def test_a_call_takes_a_quarter_of_what_its_token_lives(bench: Bench) -> N
     await bench.channel(identity=own).unary(REQUEST, request(), timeout=15)
     assert seen[0] is not None
     assert 0 < seen[0] <= 5
+
+
+@pytest.mark.parametrize(("life", "least", "most"), [(40.0, 9.0, 10.0), (-3600.0, 15.0, 15.0)])
+def test_a_token_that_is_over_shortens_no_call(life: float, least: float, most: float) -> None:
+    token = Token("a", int((time.time() + life) * 1e9))
+    assert least <= channel._patience(15.0, token) <= most
 
 
 async def test_a_cancelled_call_cancels_its_handler(bench: Bench) -> None:
