@@ -57,22 +57,11 @@ async def one(tmp_path: Path) -> AsyncIterator[Node]:
             yield found
 
 
-def has_vhost() -> bool:
-    return Path("/dev/vhost-net").exists()
+LINKS = {"veth": FACTS} | ({"tap": TAPS} if Path("/dev/vhost-net").exists() else {})
+"""How a workload may be linked to VPP on this kernel; one with vhost-net is that of the guest in ``tests/vm``."""
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(FACTS, id="veth"),
-        pytest.param(
-            TAPS,
-            id="tap",
-            marks=pytest.mark.skipif(
-                not has_vhost(), reason="NO /dev/vhost-net: tests/vm runs it in a guest"
-            ),
-        ),
-    ]
-)
+@pytest.fixture(params=list(LINKS.values()), ids=list(LINKS))
 def facts(request: pytest.FixtureRequest) -> NodeFacts:
     """How a workload is linked to VPP."""
     found: NodeFacts = request.param

@@ -6,8 +6,10 @@ version we do, on a copy of its descriptor (pidfd_getfd(2), Linux 5.6).
 """
 
 import contextlib
+import errno
 import os
 import socket
+from pathlib import Path
 from typing import Final
 
 from forwarder_vpp.dataplane.netlink import syscalls
@@ -24,16 +26,26 @@ def widen(process: int) -> int:
     count = 0
     pidfd = os.pidfd_open(process)
     try:
-        for entry in os.scandir(f"/proc/{process}/fd"):
+        for entry in Path(f"/proc/{process}/fd").iterdir():
             target = ""
             with contextlib.suppress(FileNotFoundError):
-                target = os.readlink(entry.path)  # noqa: PTH115 - it names no file
+                target = os.readlink(entry)  # noqa: PTH115 - it names no file
             if target.startswith("socket:"):
-                with socket.socket(fileno=syscalls.fd_of(pidfd, int(entry.name))) as copy:
-                    count += _widen(copy)
+                count += _widen_copy(pidfd, int(entry.name))
     finally:
         os.close(pidfd)
     return count
+
+
+def _widen_copy(pidfd: int, number: int) -> bool:
+    try:
+        copy = socket.socket(fileno=syscalls.fd_of(pidfd, number))
+    except OSError as error:
+        if error.errno == errno.EBADF:  # it was closed meanwhile
+            return False
+        raise
+    with copy:
+        return _widen(copy)
 
 
 def _widen(copy: socket.socket) -> bool:
