@@ -233,6 +233,7 @@ async def test_ip_crosses_nodes_over_wireguard_on_ports_of_its_own(
     await second.executor.create(far)
     await first.executor.create(near)
     await established(first, near)
+    await established(second, far)
     assert await both_families("vpt-w1", 2) == (5, 5)
     assert await asyncio.to_thread(ping, "vpt-w2", "10.9.0.1", size=MTU - 28) == 5
     await streams_arrive()
