@@ -18,24 +18,17 @@ CallOf = Callable[[Any], Call | None]
 
 def unary(peer: str, wire: Wire, method: str, call: Any) -> Any:
     """The callable of a unary method on a connection, recorded if anything is."""
-    log = wirelog.current()
-    if log is None or method not in METHODS:
-        return call
-
-    def recorded(
-        data: bytes, *, timeout: float | None = None, metadata: Iterable[tuple[str, Any]] = ()
-    ) -> Any:
-        exchange = log.exchange("out", method, peer, wire)
-        exchange.sent(
-            "request", data, waiting(wire), timeout=_seconds(timeout), metadata=metadata_of(metadata)
-        )
-        return _UnaryCall(exchange, call(data, timeout=timeout, metadata=metadata))
-
-    return recorded
+    return _callable(peer, wire, method, call, _UnaryCall)
 
 
 def stream(peer: str, wire: Wire, method: str, call: Any) -> Any:
     """As ``unary`` for a method with many answers."""
+    return _callable(peer, wire, method, call, _StreamCall)
+
+
+def _callable(
+    peer: str, wire: Wire, method: str, call: Any, under_way: Callable[[Exchange, Any], Any]
+) -> Any:
     log = wirelog.current()
     if log is None or method not in METHODS:
         return call
@@ -47,7 +40,7 @@ def stream(peer: str, wire: Wire, method: str, call: Any) -> Any:
         exchange.sent(
             "request", data, waiting(wire), timeout=_seconds(timeout), metadata=metadata_of(metadata)
         )
-        return _StreamCall(exchange, call(data, timeout=timeout, metadata=metadata))
+        return under_way(exchange, call(data, timeout=timeout, metadata=metadata))
 
     return recorded
 

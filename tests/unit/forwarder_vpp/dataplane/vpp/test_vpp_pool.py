@@ -2,9 +2,8 @@
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,22 +79,6 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr(module, "REST", 0.01)
     monkeypatch.setattr(module, "RETRY", 0.01)
     return found
-
-
-@pytest.fixture
-async def fake(tmp_path: Path) -> AsyncIterator[FakeVpp]:
-    found = FakeVpp(str(tmp_path / "api.sock"))
-    await found.start()
-    yield found
-    await found.kill()
-
-
-@pytest.fixture
-async def vpp(fake: FakeVpp) -> AsyncIterator[VppSession]:
-    session = VppSession(fake.path)
-    await session.start()
-    yield session
-    await session.close()
 
 
 def pool_of(vpp: VppSession, kernel: Any, size: int, shape: Shape = SHAPE) -> WarmPool:

@@ -1,9 +1,7 @@
 """Waiting for a WireGuard handshake: where the first one comes to nothing, VPP is made to begin another."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from ipaddress import ip_address, ip_interface
-from pathlib import Path
 
 import pytest
 
@@ -19,22 +17,6 @@ from tests.fakes.fake_vpp.server import FakeVpp
 
 PATIENCE = 0.01
 LONG = 10.0
-
-
-@pytest.fixture
-async def fake(tmp_path: Path) -> AsyncIterator[FakeVpp]:
-    found = FakeVpp(str(tmp_path / "api.sock"))
-    await found.start()
-    yield found
-    await found.kill()
-
-
-@pytest.fixture
-async def vpp(fake: FakeVpp) -> AsyncIterator[VppSession]:
-    session = VppSession(fake.path)
-    await session.start()
-    yield session
-    await session.close()
 
 
 @pytest.fixture
