@@ -37,13 +37,18 @@ def brief(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 
 def kill_everything(lab: Scene) -> None:
-    """Every daemon and workload at once, but not the identities, and not what carries packets."""
+    """Every daemon and workload at once, but not the identities, and not what carries packets.
+
+    VPP finishes what it was asked for while the workloads' namespaces are still there: 26.06 keeps the memory, and by
+    it the socket, of a link's rings when the link goes while it makes them (docs/vpp-notes.md).
+    """
     for name, process in lab.world.state.processes.items():
         if not name.endswith("/identity"):
             os.kill(process.pid, 9)
     for name, process in lab.world.state.processes.items():
         if not name.endswith("/identity"):
             kill(process)
+    assert settled(lambda: callers_of_vpp(lab), lambda found: not found) == []
 
 
 def callers_of_vpp(lab: Scene) -> list[str]:
@@ -58,12 +63,7 @@ def callers_of_vpp(lab: Scene) -> list[str]:
 
 
 def restart(lab: Scene) -> None:
-    """Workloads stay dead and their namespaces go; the mesh comes back.
-
-    VPP may finish what it was asked for first: 26.06 keeps the memory, and by it the socket, of a link's rings when
-    the link goes while it makes them (docs/vpp-notes.md).
-    """
-    assert settled(lambda: callers_of_vpp(lab), lambda found: not found) == []
+    """Workloads stay dead and their namespaces go; the mesh comes back."""
     lab.clean()
     registry = daemons.registry(lab.world.topology).name
     lab.start(registry)
