@@ -4,8 +4,8 @@ Shared by scenario 26 on the embedded identity service and on SPIRE: ``Attack.op
 """
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nsm.identity.tokens import PathTokens
-from nsm.model.connection import Connection
+from nsm.model.connection import Connection, EventType, MonitorScopeSelector
 from nsm.model.errors import Code, NsmError
 from nsm.model.identity import Material, Svid, Token
 from nsm.model.path import Path, PathSegment
 from nsm.service.daemon import Node
 from nsm.transport.channel import Channels
+from nsm.wire.methods import MONITOR_CONNECTIONS
 from nsmctl.lab.topology import TRUST_DOMAIN
 from tests.fakes.caller import Caller, FixedTokens
 from tests.fakes.identity import FakeAuthority
@@ -157,15 +158,39 @@ async def an_unknown_authority(attack: Attack) -> None:
 
 async def forged(attack: Attack, domain: str) -> None:
     """It trusts the lab, but the lab has no reason to trust it: not even in its own trust domain's name."""
+    await not_let_in(attack, FakeAuthority(domain).svid(f"client/{VICTIM}"))
+
+
+async def not_let_in(attack: Attack, svid: Svid) -> str:
+    """Who shows this SVID is refused by TLS: the reason in the one audit record of the hop."""
+    async with showing(attack, svid) as who:
+        since = attack.lab.mark_log(attack.daemon)
+        error = await who.refused(who.first(SERVICE), seconds=5.0)
+        assert error.code is Code.UNAVAILABLE
+        records = settled(lambda: attack.lab.events(attack.daemon, "audit", since=since), bool)
+        assert len(records) == 1, records
+        assert records[0]["refusal"]
+        return str(records[0]["refusal"])
+
+
+async def let_in(attack: Attack, svid: Svid) -> None:
+    """Who shows this SVID passes TLS: its question is answered."""
+    async with showing(attack, svid) as who:
+        answers = who.node.channels.get(attack.url).stream(MONITOR_CONNECTIONS, MonitorScopeSelector())
+        async with aclosing(answers):
+            assert (await anext(answers)).type is EventType.INITIAL_STATE_TRANSFER
+
+
+@asynccontextmanager
+async def showing(attack: Attack, svid: Svid) -> AsyncIterator[Caller]:
+    """A caller that shows this SVID whatever its issuer says by now, and trusts whom the lab trusts."""
     async with attack.caller() as honest:
         bundles = dict(honest.node.identity.current.bundles)
-    forger = FakeAuthority(domain).identity(f"client/{VICTIM}")
-    forger.publish(Material(forger.current.svid, bundles))
-    channels = Channels(forger, PathTokens(forger, max_lifetime=60), dial_timeout=5.0)
+    holder = FakeAuthority().identity("holder")
+    holder.publish(Material(svid, bundles))
+    channels = Channels(holder, PathTokens(holder, max_lifetime=60), dial_timeout=5.0)
     try:
-        since = attack.lab.mark_log(attack.daemon)
-        thief = Caller(VICTIM, attack.url, replace(honest.node, channels=channels))
-        await not_let_in(attack, thief, since)
+        yield Caller(VICTIM, attack.url, replace(honest.node, channels=channels))
     finally:
         await channels.close()
 
@@ -179,16 +204,6 @@ ATTACKS: Final[Sequence[Callable[[Attack], Awaitable[None]]]] = (
     a_foreign_trust_domain,
     an_unknown_authority,
 )
-
-
-async def not_let_in(attack: Attack, who: Caller, since: int) -> str:
-    """TLS refuses ``who``: the reason in the one audit record of its hop."""
-    error = await who.refused(who.first(SERVICE), seconds=5.0)
-    assert error.code is Code.UNAVAILABLE
-    records = settled(lambda: attack.lab.events(attack.daemon, "audit", since=since), bool)
-    assert len(records) == 1, records
-    assert records[0]["refusal"]
-    return str(records[0]["refusal"])
 
 
 async def each_is_refused(attack: Attack, attacks: Sequence[Callable[[Attack], Awaitable[None]]]) -> None:

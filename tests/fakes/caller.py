@@ -77,9 +77,16 @@ class Caller:
 
 
 @asynccontextmanager
-async def caller(name: str, url: str, identities: FilePath, *, tokens: Any = None) -> AsyncIterator[Caller]:
-    """A caller with the identity ``name`` of the embedded service; ``tokens(node)`` may replace its tokens."""
-    settings = NsmSettings(name=name, identity_dir=str(identities), dial_timeout=5.0)
+async def caller(
+    name: str, url: str, identities: FilePath, *, tokens: Any = None, endpoint: str = ""
+) -> AsyncIterator[Caller]:
+    """A caller with the identity ``name`` of the embedded service; ``tokens(node)`` may replace its tokens.
+
+    ``endpoint``: the Workload API to ask instead, which knows the process by other means.
+    """
+    settings = NsmSettings(
+        name=name, identity_dir=str(identities), spiffe_endpoint_socket=endpoint, dial_timeout=5.0
+    )
     async with open_node(settings) as opened:
         node = opened
         if tokens is not None:

@@ -43,12 +43,16 @@ PROGRAMS: Final = {
 
 @dataclass(frozen=True)
 class Cast:
-    """Everything of ``make``, but the ``swapped`` roles of the other; identities from SPIRE or from ours."""
+    """Everything of ``make``, but the ``swapped`` roles of the other; identities from SPIRE or from ours.
+
+    ``is_federated``: the last node is in a trust domain of its own, with a SPIRE server of its own.
+    """
 
     make: Make
     swapped: tuple[str, ...] = ()
     everywhere: bool = False
     on_spire: bool = False
+    is_federated: bool = False
 
     def is_go(self, role: str, node: Node) -> bool:
         """Whether a Go component plays that role on that node."""
@@ -64,6 +68,7 @@ class Cast:
     def name(self) -> str:
         """For people: who is different from the rest."""
         where = " on SPIRE" if self.on_spire else ""
+        where += " federated" if self.is_federated else ""
         if not self.swapped:
             return f"all {self.make}{where}"
         return f"{'Go' if self.make == 'ours' else 'our'} {', '.join(self.swapped)}{where}"

@@ -29,6 +29,7 @@ class Case(Row):
         if "" in cells:
             cells[cells.index("")] = self.outcome
         identities = "SPIRE" if self.cast.on_spire else "ours"
+        identities = "two SPIREs" if self.cast.is_federated else identities
         return (*who, identities, place.payload, str(place.nodes), *(cell or "-" for cell in cells))
 
 

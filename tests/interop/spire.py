@@ -8,7 +8,7 @@ a server or an agent that is started again is the same one.
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -26,6 +26,8 @@ SHORT_TTL_S: Final = 20
 LONG_TTL_S: Final = 75
 """For Go components, whose calls may take 15 s: what they register ends that much before their SVID does (trap 8)."""
 PORT: Final = 8081
+BUNDLE_PORT: Final = 8443
+"""Where a server shows its bundle to the servers of other trust domains."""
 FIRST_GROUP: Final = 70_000
 _READY: Final = {"spire-server": "Starting Server APIs", "spire-agent": "Starting agent APIs"}
 
@@ -38,6 +40,13 @@ server {{
   data_dir = "{directory}/server"
   log_level = "INFO"
   experimental {{ cache_reload_interval = "1s" }}
+  federation {{
+    bundle_endpoint {{
+      address = "{ip}"
+      port = {bundle_port}
+      profile "https_spiffe" {{}}
+    }}
+  }}
 }}
 plugins {{
   DataStore "sql" {{
@@ -106,29 +115,55 @@ def agent_socket(node: Node) -> Path:
     return node.directory / "spire" / "agent.sock"
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Who is started with ``group`` on ``node`` is ``spiffe_id``; ``ttl`` of its SVIDs in seconds."""
+
+    node: Node
+    spiffe_id: str
+    group: int
+    ttl: int
+
+    def words(self, trust_domain: str, federates_with: Sequence[str]) -> list[str]:
+        """As ``spire-server entry create`` and ``update`` want it."""
+        path = self.spiffe_id.removeprefix(f"spiffe://{trust_domain}/")
+        found = {
+            "-entryID": f"{self.node.name}-{path.replace('/', '-')}",
+            "-parentID": f"spiffe://{trust_domain}/node/{self.node.name}",
+            "-spiffeID": self.spiffe_id,
+            "-selector": f"unix:supplementary_gid:{self.group}",
+            "-x509SVIDTTL": str(self.ttl),
+        }
+        words = [word for pair in found.items() for word in pair]
+        for domain in federates_with:
+            words += ["-federatesWith", f"spiffe://{domain}"]
+        return words
+
+
 @dataclass
 class Registrations:
     """The entries of a SPIRE server, and the group that stands for each identity."""
 
     server: Node
     ttl: int = SHORT_TTL_S
+    trust_domain: str = TRUST_DOMAIN
     groups: dict[str, int] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+    federates_with: list[str] = field(default_factory=list)
+    """The trust domains whose bundles each identity is given."""
 
-    def add(self, node: Node, role: str, name: str) -> None:
-        """An identity for who is started with the group of ``name`` on that node."""
+    def add(self, node: Node, role: str, name: str, *, ttl: int = 0) -> None:
+        """An identity for who is started with the group of ``name`` on that node; once is enough."""
         group = self.groups.setdefault(name, FIRST_GROUP + len(self.groups))
-        self.ask(
-            "entry",
-            "create",
-            "-parentID",
-            f"spiffe://{TRUST_DOMAIN}/node/{node.name}",
-            "-spiffeID",
-            f"spiffe://{TRUST_DOMAIN}/{role}/{name}",
-            "-selector",
-            f"unix:supplementary_gid:{group}",
-            "-x509SVIDTTL",
-            str(self.ttl),
-        )
+        entry = Entry(node, f"spiffe://{self.trust_domain}/{role}/{name}", group, ttl or self.ttl)
+        if entry not in self.entries:
+            self.ask("entry", "create", *entry.words(self.trust_domain, self.federates_with))
+            self.entries.append(entry)
+
+    def update(self) -> None:
+        """Every entry as it would be made now."""
+        for entry in self.entries:
+            self.ask("entry", "update", *entry.words(self.trust_domain, self.federates_with))
 
     def ask(self, *words: str) -> str:
         """What the server's own command answers."""
@@ -139,19 +174,26 @@ class Registrations:
             [program, *words, "-socketPath", socket], capture_output=True, text=True, check=False, timeout=60
         )
         if done.returncode:
-            raise LabError(f"spire-server {' '.join(words[:2])} failed: {done.stderr or done.stdout}")
+            raise LabError(f"spire-server {' '.join(words[:3])} failed: {done.stderr or done.stdout}")
         return done.stdout
 
 
-def server(node: Node) -> SpireDaemon:
+def server(registrations: Registrations) -> SpireDaemon:
     """The server, its configuration written."""
-    text = SERVER.format(ip=node.ip, port=PORT, directory=_directory(node), trust_domain=TRUST_DOMAIN)
+    node = registrations.server
+    text = SERVER.format(
+        ip=node.ip,
+        port=PORT,
+        bundle_port=BUNDLE_PORT,
+        directory=_directory(node),
+        trust_domain=registrations.trust_domain,
+    )
     return _daemon(node, "server", text)
 
 
 def agent(registrations: Registrations, node: Node) -> SpireDaemon:
-    """A node's agent, with a join token for this start."""
-    identity = f"spiffe://{TRUST_DOMAIN}/node/{node.name}"
+    """A node's agent, with a join token for its first start."""
+    identity = f"spiffe://{registrations.trust_domain}/node/{node.name}"
     answer = registrations.ask("token", "generate", "-spiffeID", identity)
     bundle = _directory(node) / "bundle.pem"
     bundle.write_text(registrations.ask("bundle", "show"))
@@ -161,10 +203,17 @@ def agent(registrations: Registrations, node: Node) -> SpireDaemon:
         directory=_directory(node),
         socket=agent_socket(node),
         bundle=bundle,
-        trust_domain=TRUST_DOMAIN,
+        trust_domain=registrations.trust_domain,
         token=answer.split()[1],
     )
     return _daemon(node, "agent", text)
+
+
+def forget_keys(node: Node, part: str) -> None:
+    """As after a new installation: the keys of a server that does not run, or all that such an agent knew."""
+    kept = _directory(node) / part
+    for file in [kept / "keys.json"] if part == "server" else list(kept.iterdir()):
+        file.unlink()
 
 
 def wait_ready(daemon: Daemon, process: Process, since: int) -> None:
