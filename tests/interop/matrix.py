@@ -23,7 +23,7 @@ class Case(Row):
     def cells(self) -> Sequence[str]:
         """What failed shows at the first step that has nothing to show."""
         other = "ours" if self.cast.make == "Go" else "Go"
-        who = ("all", "Go") if not self.cast.swapped else (", ".join(self.cast.swapped), other)
+        who = ("all", self.cast.make) if not self.cast.swapped else (", ".join(self.cast.swapped), other)
         place = PLACES[self.place]
         cells = [self.shown.get(step, "") for step in STEPS]
         if "" in cells:
