@@ -50,7 +50,7 @@ async def test_two_minutes_of_svids_every_five_seconds_lose_nothing(
 @pytest.mark.minutes
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("away", AWAY)
-@pytest.mark.parametrize("place", ["wireguard", "vxlan"])
+@pytest.mark.parametrize("place", ["wireguard"])
 @pytest.mark.parametrize("theatre", played_by(OURS), indirect=True)
 async def test_a_connection_outlives_a_restart_of_spire(
     stage: Mixed, place: str, away: str, record_property: Callable[[str, object], None]

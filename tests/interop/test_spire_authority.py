@@ -25,7 +25,7 @@ RENEWALS = 2
 
 @pytest.mark.minutes
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("place", ["wireguard", "vxlan"])
+@pytest.mark.parametrize("place", ["wireguard"])
 @pytest.mark.parametrize("theatre", played_by(OURS), indirect=True)
 async def test_a_connection_outlives_the_ca(
     stage: Mixed, place: str, record_property: Callable[[str, object], None]
@@ -55,7 +55,7 @@ async def test_a_connection_outlives_the_ca(
 
 @pytest.mark.minutes
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("place", ["wireguard", "vxlan"])
+@pytest.mark.parametrize("place", ["wireguard"])
 @pytest.mark.parametrize("theatre", played_by(OURS), indirect=True)
 async def test_a_connection_outlives_an_upgrade_that_replaces_the_ca(
     stage: Mixed, place: str, record_property: Callable[[str, object], None]

@@ -32,7 +32,7 @@ WITHDRAWN = "its trust domain is trusted no longer"
 
 @pytest.mark.minutes
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("place", ["wireguard", "vxlan"])
+@pytest.mark.parametrize("place", ["wireguard"])
 @pytest.mark.parametrize("theatre", played_by(FEDERATED), indirect=True)
 async def test_a_connection_into_another_trust_domain_outlives_its_svids(
     stage: Mixed, place: str, record_property: Callable[[str, object], None]
