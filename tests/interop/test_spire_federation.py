@@ -19,7 +19,7 @@ from . import federation, matrix
 from .attested import FOREIGN, SpireWorld, caller_of, spire_of
 from .authority import Authority, signer, trusted
 from .casts import Cast, Mixed, played_by
-from .course import ENDPOINT, course
+from .course import CLIENT, ENDPOINT, course
 from .doors import door
 from .renewals import Renewals, kept
 
@@ -119,9 +119,10 @@ def _ended(stage: Mixed, since: int) -> None:
 async def _not_passed_on(asked: Attack) -> None:
     """The near manager, which a client of its own domain asks for the other's endpoint, says why it cannot."""
     async with asked.caller() as client:
-        error = await client.refused(client.first(f"{ENDPOINT}-service"))
+        mechanism = client.kernel(asked.lab.netns(CLIENT), "nsm-2")
+        error = await client.refused(client.first(f"{ENDPOINT}-service"), mechanism)
     assert error.code is Code.UNAVAILABLE, error
-    print("NOTPASSED", error)
+    assert "certificate" in error.message, error
 
 
 async def _trusted(stage: Mixed, count: int) -> None:
