@@ -7,8 +7,9 @@ import pytest
 from . import matrix
 from .attested import spire_of
 from .casts import Cast, Mixed, played_by
-from .course import PLACES
-from .renewals import Renewals, kept, refreshes
+from .course import CLIENT, PLACES
+from .monitor import news_of
+from .renewals import Renewals, kept
 
 OURS = Cast("ours", on_spire=True)
 RENEWALS = 2
@@ -58,7 +59,8 @@ async def test_a_connection_outlives_a_restart_of_spire(
     """SIGKILL; while nothing renews SVIDs, those at hand serve for refreshes. Then all are renewed again."""
     async with kept(stage, place) as run:
         record_property(matrix.SHOWN, run.shown)
-        with spire_of(stage.world).without(*AWAY[away]):
-            await refreshes(stage, 2)
+        async with news_of(stage.near, CLIENT) as news:  # its identity comes from an agent as well
+            with spire_of(stage.world).without(*AWAY[away]):
+                await news.expiries(3)
         await Renewals.of(stage).each(run, RENEWALS)
         run.shown["healed"] = f"SPIRE's {away}"
