@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from forwarder_vpp.dataplane.linux.inotify_room import InotifyRoom
 from forwarder_vpp.dataplane.vpp.profile import segment_prefix
 from nsmctl.errors import LabError
 from nsmctl.lab import daemons, identities, namespaces, state
@@ -208,6 +209,7 @@ def down(name: str, progress: Progress, *, keep_logs: bool = False) -> None:
         for space in namespaces.names():
             if space.startswith(f"{name}-"):
                 namespaces.delete(space)
+        InotifyRoom().leave()
         if recorded is not None:
             _remove_shared_memory(recorded.topology)
         _remove_files(name, keep_logs=keep_logs)

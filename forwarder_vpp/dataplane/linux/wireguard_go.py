@@ -28,7 +28,8 @@ from typing import Final
 
 import structlog
 
-from forwarder_vpp.dataplane.linux import inotify_room, uapi, udp_buffers
+from forwarder_vpp.dataplane.linux import uapi, udp_buffers
+from forwarder_vpp.dataplane.linux.inotify_room import InotifyRoom
 from forwarder_vpp.dataplane.linux.objects.wireguard_device import port_taken
 from forwarder_vpp.dataplane.netlink import syscalls
 from forwarder_vpp.dataplane.priority import prefer
@@ -54,13 +55,14 @@ _NSFS_MOUNT: Final = re.compile(r"^\S+ \S+ \S+ net:\[\d+\] (\S+) ", re.MULTILINE
 class WireguardGo:
     """Starts, finds and ends the processes of one forwarder; every method blocks."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, room: InotifyRoom | None = None) -> None:
         self._run = run_dir
         self._sockets = run_dir / "wireguard"
         self._binary = shutil.which(PROGRAM)
         self._flags: int | None = None
         self._children: set[int] = set()
-        self._has_room = False
+        self._room = room or InotifyRoom()
+        self._room.leave()  # what a killed agent left
         self._launcher = ThreadPoolExecutor(1, "wireguard-go", initializer=self._own_mounts)
         self._closers = ThreadPoolExecutor(_CLOSERS, "wireguard-go-close")
         self._closing: dict[str, Future[None]] = {}
@@ -76,6 +78,7 @@ class WireguardGo:
         self._launcher.shutdown()
         self._closers.shutdown()
         self.asking.shutdown()
+        self._room.leave()
         self._reap()
 
     def socket_of(self, name: str) -> Path:
@@ -89,9 +92,7 @@ class WireguardGo:
     def start(self, name: str, move: Callable[[], None]) -> None:
         """A process for TUN device ``name``, which ``move`` takes to its namespace and up. Nothing stays on failure."""
         self._reap()
-        if not self._has_room:
-            inotify_room.make()
-            self._has_room = True
+        self._room.take()
         flags = self._tun_flags()
         if closing := self._closing.get(name):
             closing.result()  # the name is free only then

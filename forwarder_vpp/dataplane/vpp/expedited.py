@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from forwarder_vpp.dataplane.last_user import alone, gate
 from nsm.model.errors import Code, NsmError
 
 _log = structlog.get_logger(__name__)
@@ -38,32 +39,21 @@ class Expedited:
         """On; afterwards as before, unless another user still needs it."""
         users = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            with self._gate():
-                if _alone(users) and not os.pread(users, 16, 0):
+            with gate(self._lock):
+                if alone(users) and not os.pread(users, 16, 0):
                     os.pwrite(users, self._switch.read_bytes(), 0)
                 self._switch.write_text("1")
                 fcntl.flock(users, fcntl.LOCK_SH)
             try:
                 yield
             finally:
-                with self._gate():
-                    if _alone(users):
+                with gate(self._lock):
+                    if alone(users):
                         self._switch.write_bytes(os.pread(users, 16, 0))
                         os.ftruncate(users, 0)
                     fcntl.flock(users, fcntl.LOCK_UN)
         finally:
             os.close(users)
-
-    @contextlib.contextmanager
-    def _gate(self) -> Iterator[None]:
-        """One comes or goes at a time; held for some microseconds."""
-        path = self._lock.with_name(f"{self._lock.name}.gate")
-        gate = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(gate)
 
 
 def expedited_if_possible() -> Expedited | None:
@@ -73,12 +63,3 @@ def expedited_if_possible() -> Expedited | None:
     except (NsmError, OSError) as error:
         _log.warning("grace periods stay as they are", reason=str(error))
         return None
-
-
-def _alone(descriptor: int) -> bool:
-    """Whether nobody else holds the lock; then it is ours alone."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
