@@ -5,6 +5,7 @@ cannot share their beliefs. What changes by itself (counters, neighbour states, 
 """
 
 import json
+import os
 import shutil
 import subprocess
 from collections import Counter
@@ -36,6 +37,9 @@ _VPP_QUESTIONS: Final = (
     "show acl-plugin acl",
     "show ip neighbors",
 )
+SETTING: Final = "setting"
+_RAISED: Final = Path("/proc/sys/fs/inotify/max_user_instances")
+_RAISERS: Final = Path("/run/nsm-inotify-instances")
 _FILES: Final = ("/run/wireguard", "/run/netns", "/dev/shm")  # noqa: S108 - looked at, not written
 
 
@@ -48,7 +52,10 @@ class Census:
     def difference(self, later: "Census") -> tuple[str, ...]:
         """Every fact that came (``+``) or went (``-``) since, sorted; empty = nothing."""
         lines = []
-        for kind in sorted(self.facts.keys() | later.facts.keys()):
+        kinds = self.facts.keys() | later.facts.keys()
+        if not (SETTING in self.facts and SETTING in later.facts):
+            kinds -= {SETTING}  # at one of the two moments someone used it
+        for kind in sorted(kinds):
             before, after = self.facts.get(kind, frozenset()), later.facts.get(kind, frozenset())
             lines += [f"+ {kind}: {fact}" for fact in sorted(after - before)]
             lines += [f"- {kind}: {fact}" for fact in sorted(before - after)]
@@ -76,6 +83,7 @@ def take(
     if mark:
         seen = {process.pid: process.name for folder in (None, *folders) for process in marked(mark, folder)}
         facts["process"] = frozenset(f"{name}: {count}" for name, count in Counter(seen.values()).items())
+    facts.update(settings())
     for directory in map(Path, _FILES):
         facts[f"file {directory}"] = frozenset(filter(names, _files(directory)))
     for directory in folders:
@@ -83,6 +91,24 @@ def take(
     for cli in vpp_clis:
         facts[f"vpp {cli}"] = frozenset(_vpp(cli))
     return Census(facts)
+
+
+def settings(value: Path = _RAISED, users: Path = _RAISERS) -> Mapping[str, frozenset[str]]:
+    """What forwarders change of the whole machine; nothing while one of them uses it, or where none may."""
+    if not os.access(value, os.W_OK) or _is_locked(users):
+        return {}
+    return {SETTING: frozenset({f"{value.name} {value.read_text().strip()}"})}
+
+
+def _is_locked(file: Path) -> bool:
+    """Whether anyone has a flock on it. Only looked at: a lock of ours, however short, would be one user more."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return False
+    name = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    locks = map(str.split, Path("/proc/locks").read_text().splitlines())
+    return any("FLOCK" in words and name in words for words in locks)
 
 
 def _network(space: Path) -> Mapping[str, frozenset[str]]:

@@ -1,8 +1,10 @@
 """What judges the mesh is judged first: probes count exactly, the census sees what is there."""
 
+import fcntl
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,26 @@ def test_the_census_sees_every_kind_of_leftover(pair: tuple[Path, Path], tmp_pat
     expected = {f"+ {kind} {name}" for kind in ("link", "route4", "rule4", "neighbour", "nftables")}
     assert expected <= kinds
     assert f"+ file {tmp_path}" in kinds
+
+
+def setting_of(left: Sequence[str]) -> list[str]:
+    return [line for line in left if line[2:].startswith(census.SETTING)]
+
+
+def test_a_setting_of_the_machine_counts_unless_a_forwarder_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that the linux dataplane raises for its tunnels; here two files stand for it and for its users' lock."""
+    value, users = tmp_path / "max_user_instances", tmp_path / "lock"
+    monkeypatch.setattr(census, "settings", partial(census.settings, value, users))
+    value.write_text("128\n")
+    before = census.take()
+    value.write_text("8192\n")
+    with users.open("w") as user:
+        fcntl.flock(user, fcntl.LOCK_SH)
+        assert not setting_of(before.difference(census.take()))
+    left = setting_of(before.difference(census.take()))
+    assert left == ["+ setting: max_user_instances 8192", "- setting: max_user_instances 128"]
 
 
 def test_iperf3_measures_the_link(pair: tuple[Path, Path]) -> None:

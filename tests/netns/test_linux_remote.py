@@ -8,15 +8,16 @@ import select
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId, VxlanEnd, WireguardEnd
-from forwarder_vpp.dataplane.linux import uapi
+from forwarder_vpp.dataplane.linux import inotify_room, uapi, wireguard_go
 from forwarder_vpp.dataplane.linux.dataplane import IN_KERNEL, WIREGUARD_GO, LinuxDataplane
 from nsm.model.errors import Code, NsmError
 from nsm.model.mechanism import Mechanism
@@ -40,7 +41,7 @@ WAITING = 700
 
 any_wireguard = pytest.mark.parametrize("engine", [IN_KERNEL, WIREGUARD_GO])
 wireguard_in_kernel = pytest.mark.parametrize("engine", [IN_KERNEL])
-wireguard_go = pytest.mark.parametrize("engine", [WIREGUARD_GO])
+by_wireguard_go = pytest.mark.parametrize("engine", [WIREGUARD_GO])
 
 
 @dataclass
@@ -136,7 +137,7 @@ async def connect(sides: Sides, intents: tuple[Intent, Intent]) -> None:
         await side.plane.settle(intent, 10)
 
 
-async def disconnect(sides: Sides, intents: tuple[Intent, Intent]) -> None:
+async def disconnect(sides: Sequence[Side], intents: Sequence[Intent]) -> None:
     for side, intent in zip(sides, intents, strict=True):
         await side.executor.delete(side.plane.items(intent))
 
@@ -249,6 +250,45 @@ async def test_wireguard_outlives_the_agent_and_is_adopted(sides: Sides) -> None
         assert "nsm-1" not in inside(sides[0].workload, "ip", "link")
 
 
+@pytest.fixture
+def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """What stands for the machine's limit, which other labs may have raised; folder ``ours`` stands for /proc."""
+    (tmp_path / "ours").mkdir()
+    path = tmp_path / "max_user_instances"
+    path.write_text("128\n")
+    tunnels = partial(inotify_room.running, tmp_path / "ours")
+    room = partial(inotify_room.InotifyRoom, path, tmp_path / "lock", tunnels=tunnels)
+    monkeypatch.setattr(wireguard_go, "InotifyRoom", room)
+    return lambda: int(path.read_text())
+
+
+def count_tunnels(side: Side) -> None:
+    """Those of ``side`` are tunnels of this test's machine."""
+    for path in side.state.rglob("*.sock"):
+        with uapi.connect(path) as client:
+            process = uapi.owner_of(client)
+        (side.state.parent / "ours" / str(process)).symlink_to(f"/proc/{process}")
+
+
+@by_wireguard_go
+async def test_the_limit_on_inotify_instances_is_raised_as_long_as_it_is_needed(
+    limit: Callable[[], int], sides: Sides
+) -> None:
+    intents = wireguard(sides)
+    await connect(sides, intents)
+    assert limit() == inotify_room.NEEDED
+    for side in sides:
+        count_tunnels(side)
+    await sides[0].plane.close()
+    assert limit() == inotify_room.NEEDED, "the other agent still needs it"
+    await disconnect(sides[1:], intents[1:])
+    await sides[1].plane.close()
+    assert limit() == 128 + 1, "the tunnel that outlives its agent takes nothing from others"
+    await asyncio.to_thread(end_all, sides[0].state)
+    async with dataplane(sides[0].node, sides[0].state):
+        assert limit() == 128
+
+
 @any_wireguard
 async def test_the_same_peer_elsewhere_is_configured_in_place(sides: Sides) -> None:
     intents = wireguard(sides)
@@ -352,7 +392,7 @@ async def test_full_packets_cross_the_underlay_in_one_piece(sides: Sides) -> Non
     assert sent_by(sides[0].node) - before < 30  # in two pieces each it would be forty
 
 
-@wireguard_go
+@by_wireguard_go
 @pytest.mark.parametrize("stopped", [0, 1])
 async def test_a_process_that_does_not_run_for_a_while_loses_nothing(sides: Sides, stopped: int) -> None:
     """Seven hundred packets wait for it, at its device or at its socket."""
@@ -377,7 +417,7 @@ async def test_a_process_that_does_not_run_for_a_while_loses_nothing(sides: Side
     assert got == {*range(WAITING)}
 
 
-@wireguard_go
+@by_wireguard_go
 async def test_the_process_ends_with_the_workloads_namespace(sides: Sides) -> None:
     intent = wireguard(sides)[0]
     items = sides[0].plane.items(intent)
