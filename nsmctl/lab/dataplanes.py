@@ -36,8 +36,8 @@ def choose(wanted: Choice) -> Chosen:
         return Chosen("linux", "asked for")
     if rootless.is_inside():
         if wanted == "vpp":
-            raise LabError("VPP needs root", hint="run it as root, or with --dataplane linux")
-        return Chosen("linux", "you are not root, and VPP needs root")
+            raise LabError("VPP needs the machine's root", hint="run it as root, or with --dataplane linux")
+        return Chosen("linux", "you are not the machine's root, and VPP needs that")
     if binary is None:
         if wanted == "vpp":
             raise LabError("no VPP was found", hint="install FD.io's package vpp, or name it in VPP_BINARY")

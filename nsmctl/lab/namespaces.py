@@ -119,6 +119,6 @@ def _explained(name: str, error: OSError) -> LabError:
     if error.errno in _REFUSED:
         return LabError(
             f"the kernel did not let us make the network namespace {name!r} ({error.strerror})",
-            hint="run as root, or allow user namespaces: sysctl kernel.unprivileged_userns_clone=1",
+            hint="run as root, in a container with CAP_SYS_ADMIN",
         )
     return LabError(f"could not make the network namespace {name!r}: {error}")
