@@ -21,11 +21,8 @@ from nsmctl.lab.probes import Flow, Probes, Verdict
 from nsmctl.lab.topology import Node
 
 PAYLOADS: Final = (IP, ETHERNET)
-RATE: Final = 250.0
-"""Probes a second and flow: sparse enough for the small rings of workloads on a machine that does more than this."""
-
-REPLACED_RATE: Final = 100.0
-"""The same while agents are replaced, with the flows of both payloads at once."""
+RATE: Final = 1000.0
+"""Probes a second and flow; while the agents are replaced the flows of both payloads go at once."""
 
 SETTLE_S: Final = 20.0
 """What is removed in the background after a Close has this long."""
@@ -114,9 +111,9 @@ class Demonstration:
         self.flows += flows
 
     def _replace(self, client: Workload, endpoint: Workload) -> None:
-        """The agents' containers, one after the other, with every flow on its way."""
+        """The agents' containers, one after the other, with every flow on its way at the full rate."""
         ends = {"client": client.path, "endpoint": endpoint.path}
-        with Probes(self.flows, rate=REPLACED_RATE, seconds=None, **ends) as running:
+        with Probes(self.flows, rate=self.rate, seconds=None, **ends) as running:
             for node in self.mesh.topology.nodes:
                 with self.mesh.progress.step(f"agent of {node.name} replaced under traffic"):
                     self.mesh.replace_agent(node)

@@ -22,7 +22,7 @@ OWN_BASE: Final = "localhost/nsm-debian-base:bookworm"
 BUILD_S: Final = 1800.0
 
 _STAGE: Final = re.compile(r"^FROM \S+ AS (\w+)$", re.MULTILINE)
-_LABEL: Final = re.compile(r'\borg\.nsm\.(\w+)="([^"]*)"')
+_LABEL: Final = re.compile(r'\borg\.nsm\.([\w-]+)="([^"]*)"')
 _PIP_OPTION: Final = re.compile(r"^(?::env:|\w+)\.([\w.-]+)='(.*)'$")
 
 

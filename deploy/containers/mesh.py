@@ -27,6 +27,9 @@ LIVENESS: Final = "10s"
 """How long a client's pings may be away before it takes its connection for dead: two VPPs on a loaded machine may be
 slow, and what this shows is that no packet is lost while the agent is away."""
 
+_PREFERRED: Final = ("--cpu-shares", image.labels("vpp")["cpu-shares"])
+"""VPP goes before those that talk about packets, as under an agent that starts it itself."""
+
 PROGRAMS: Final = "/opt/nsm/bin"
 PROFILE: Final = "af_packet"
 
@@ -104,7 +107,7 @@ class Mesh:
             image.capabilities("vpp"),
             {**self.images.vpp_env, MARK: mark(self.topology.name)},
             [*self.images.vpp_mounts, *self._shared()],
-            ("--shm-size", "256m"),
+            ("--shm-size", "256m", *_PREFERRED),
         )
         process = self._started(order, node.directory / "vpp.log")
         try:

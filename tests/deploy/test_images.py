@@ -9,6 +9,7 @@ import pytest
 
 from deploy.containers import image
 from deploy.containers.podman import Order
+from forwarder_vpp.dataplane.priority import NICE
 
 TEXT = image.DOCKERFILE.read_text()
 
@@ -47,6 +48,12 @@ def test_packages_come_with_their_hashes() -> None:
 def test_capabilities_are_those_of_the_labels() -> None:
     assert image.capabilities("agent") == ("NET_ADMIN", "NET_BROADCAST", "SYS_ADMIN", "SYS_PTRACE")
     assert image.capabilities("vpp") == ("NET_RAW", "IPC_LOCK")
+
+
+def test_the_shares_of_vpp_are_the_weight_of_its_nice_value() -> None:
+    """sched_prio_to_weight (kernel/sched/core.c): 1024 at nice 0, a quarter more for each step."""
+    assert NICE == -10
+    assert image.labels("vpp")["cpu-shares"] == "9548"
 
 
 def test_a_container_gets_what_was_ordered_and_nothing_else() -> None:
