@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -16,23 +17,32 @@ def answer(port: int, lock: threading.Lock, reply: dict[str, Any]) -> None:
 
 
 def carry_out(port: int, lock: threading.Lock, order: dict[str, Any]) -> None:
+    """A line for every sign of life, so that who waits knows it from a command that stands still; then the end."""
+    number, patience = order["id"], order["patience"]
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             order["argv"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=order["timeout"],
             cwd=order["cwd"],
             env={**os.environ, **order["env"]},
-            check=False,
         )
-        reply = {"id": order["id"], "rc": done.returncode, "out": done.stdout.decode(errors="replace")}
-    except subprocess.TimeoutExpired as error:
-        reply = {"id": order["id"], "rc": 124, "out": (error.stdout or b"").decode(errors="replace")}
     except OSError as error:
-        reply = {"id": order["id"], "rc": 125, "out": str(error)}
-    answer(port, lock, reply)
+        answer(port, lock, {"id": number, "rc": 125, "out": str(error)})
+        return
+    assert process.stdout is not None
+    said = bytearray()
+    while ready := select.select([process.stdout], [], [], patience)[0]:
+        data = os.read(process.stdout.fileno(), 65536)
+        if not data:
+            break
+        said += data
+        answer(port, lock, {"id": number})
+    if not ready:
+        process.kill()
+    code = process.wait() if ready else 124
+    answer(port, lock, {"id": number, "rc": code, "out": said.decode(errors="replace")})
 
 
 def main() -> None:

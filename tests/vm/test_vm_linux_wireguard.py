@@ -7,11 +7,19 @@ import pytest
 
 from tests.vm.guest import Guest
 
-pytestmark = [pytest.mark.linux, pytest.mark.minutes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.linux, pytest.mark.minutes, pytest.mark.timeout(3600)]
 
-SETTINGS = ("-c", "tests/vm/guest.ini", "--rootdir=.", "--confcutdir=tests/netns", "-rs")
+SETTINGS = (
+    "-c",
+    "tests/vm/guest.ini",
+    "--rootdir=.",
+    "--confcutdir=tests/netns",
+    "-rs",
+    "-v",
+    "--durations=3",
+)
 PYTEST = (sys.executable, "-m", "pytest", *SETTINGS)
-LEAN = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+LEAN = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 REMOTE = "tests/netns/test_linux_remote.py"
 CASES = (
     "test_wireguard_between_two_nodes",
@@ -29,7 +37,7 @@ CASES = (
 
 
 def test_the_kernels_wireguard_carries_the_tunnels_and_leaves_nothing(machine: Guest) -> None:
-    done = machine.run(*PYTEST, *(f"{REMOTE}::{case}[kernel]" for case in CASES), env=LEAN, seconds=500)
+    done = machine.run(*PYTEST, *(f"{REMOTE}::{case}[kernel]" for case in CASES), env=LEAN)
     assert done.code == 0, f"on {machine.release}:\n{done.out[-20000:]}"
     passed = re.search(r"(\d+) passed", done.out)
     assert passed is not None

@@ -8,11 +8,19 @@ import pytest
 from tests.contract.targets import vpp_binary
 from tests.vm.guest import Guest
 
-pytestmark = [pytest.mark.vpp, pytest.mark.minutes, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.vpp, pytest.mark.minutes, pytest.mark.timeout(3600)]
 
-SETTINGS = ("-c", "tests/vm/guest.ini", "--rootdir=.", "--confcutdir=tests/netns", "-rs")
+SETTINGS = (
+    "-c",
+    "tests/vm/guest.ini",
+    "--rootdir=.",
+    "--confcutdir=tests/netns",
+    "-rs",
+    "-v",
+    "--durations=3",
+)
 PYTEST = (sys.executable, "-m", "pytest", *SETTINGS)
-LEAN = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+LEAN = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 SUITES = {
     ("tests/netns/test_vpp_dataplane.py", ""): 7,
     ("tests/netns/test_vpp_packets.py", "tap"): 8,
@@ -29,7 +37,7 @@ def with_vhost(machine: Guest) -> Guest:
 
 @pytest.mark.parametrize(("file", "chosen"), SUITES, ids=["life", "packets"])
 def test_workloads_get_taps(with_vhost: Guest, file: str, chosen: str) -> None:
-    done = with_vhost.run(*PYTEST, file, "-k", chosen, env=LEAN, seconds=700)
+    done = with_vhost.run(*PYTEST, file, "-k", chosen, env=LEAN)
     assert done.code == 0, f"on {with_vhost.release}:\n{done.out[-20000:]}"
     passed = re.search(r"(\d+) passed", done.out)
     assert passed is not None
