@@ -82,7 +82,7 @@ class Podman:
     def start(self, order: Order, log: Path) -> Process:
         """Start a container; its output is appended to ``log`` as it is."""
         words = ["run", "--detach", "--label", f"{LABEL}={self.demo}", "--log-driver", "passthrough"]
-        words += ["--pull", "never", "--no-healthcheck", *_limits(), *order.arguments()]
+        words += ["--pull", "never", "--no-healthcheck", *limits(), *order.arguments()]
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             done = subprocess.run(
@@ -97,7 +97,7 @@ class Podman:
 
     def run(self, order: Order) -> str:
         """Run a container to its end, its output."""
-        return self.call("run", "--rm", "--pull", "never", "--no-healthcheck", *_limits(), *order.arguments())
+        return self.call("run", "--rm", "--pull", "never", "--no-healthcheck", *limits(), *order.arguments())
 
     def execute(self, name: str, command: Sequence[str]) -> str:
         """Run a command in a container; LabError with what it said if it fails."""
@@ -160,7 +160,7 @@ def _global_options() -> list[str]:
     return options
 
 
-def _limits() -> list[str]:
+def limits() -> list[str]:
     """Enough, and no more than we have ourselves: a sandbox may not raise limits."""
     words = []
     for name, number, enough in (
