@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,32 @@ def test_without_namespaces_it_says_why_and_what_to_do(
     with pytest.raises(LabError, match=expected) as refused:
         rootless.enter()
     assert "run it as root" in refused.value.hint
+
+
+@pytest.mark.parametrize("wrapped", [(), ("unshare", "-Ur")], ids=["not root", "root of a user namespace"])
+def test_missing_packages_are_named_and_nothing_is_installed(wrapped: tuple[str, ...]) -> None:
+    if os.geteuid() != 0 or (wrapped and not has_namespaces()):
+        pytest.skip("NO ROOT: to become another user takes it")
+    somebody = [shutil.which(word) or word for word in ("setpriv", "bash", *wrapped[:1])]
+    words = [somebody[0], "--reuid=65534", "--regid=65534", "--clear-groups"]
+    words += [*somebody[2:], *wrapped[1:], somebody[1], "-s"]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(
+            0o755
+        )  # a PATH with apt-get, here one that would succeed, and with nothing that is wanted
+        Path(folder, "apt-get").symlink_to("/bin/true")
+        done = subprocess.run(
+            words,
+            input=(ROOT / "scripts/system-packages").read_text(),
+            env={"PATH": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "sudo apt-get install -y --no-install-recommends " in done.stderr
+    assert "iperf3" in done.stderr
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(
