@@ -57,10 +57,9 @@ class LinuxDataplane:
         self.tunnel_ip = tunnel_ip
         self.tunnel_mtu = 0
         self._netlink = NodeNetlink(instance)
-        self._daemons = WireguardGo(state_dir / "run")
-        self._kernel = KernelWireguard(self._netlink)
+        self._daemons = WireguardGo(state_dir / "wireguard", instance)
         known: dict[str, Engine] = {
-            IN_KERNEL: self._kernel,
+            IN_KERNEL: KernelWireguard(self._netlink),
             WIREGUARD_GO: UserspaceWireguard(self._netlink, self._daemons),
         }
         self._wireguard = WireguardDescriptor([known[each] for each in engines])
@@ -88,7 +87,7 @@ class LinuxDataplane:
         except ValueError as error:
             raise NsmError(Code.INVALID_ARGUMENT, str(error), field="NSM_TUNNEL_IP") from error
         await self._netlink.start()
-        await self._kernel.start()
+        await self._wireguard.start()
         mtu = await self._netlink.at_node(lambda session: links.mtu_of_owner(session, address))
         if mtu is None:
             text = f"expected an address of this node, but no interface has {self.tunnel_ip}"

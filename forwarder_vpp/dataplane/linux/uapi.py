@@ -72,9 +72,9 @@ def end(path: Path, timeout: float = _TIMEOUT) -> None:
         return
     try:
         signal.pidfd_send_signal(process, signal.SIGTERM)
-        if not _ended(process, timeout):
+        if not ended(process, timeout):
             signal.pidfd_send_signal(process, signal.SIGKILL)
-            _ended(process, timeout)
+            ended(process, timeout)
     except ProcessLookupError:  # ended of itself, its namespace having gone
         pass
     finally:
@@ -82,6 +82,13 @@ def end(path: Path, timeout: float = _TIMEOUT) -> None:
     with contextlib.suppress(ChildProcessError):  # started by an earlier agent
         os.waitpid(number, os.WNOHANG)
     path.unlink(missing_ok=True)
+
+
+def ended(process: int, timeout: float) -> bool:
+    """Whether the process of that descriptor has ended, within ``timeout`` seconds."""
+    waiting = select.poll()
+    waiting.register(process, select.POLLIN)
+    return bool(waiting.poll(timeout * 1000))
 
 
 def hex_key(key: str) -> str:
@@ -108,9 +115,3 @@ def _talk(path: Path, request: str) -> list[str]:
     if number != 0:
         raise UapiError(abs(number))
     return [line for line in lines if not line.startswith("errno=")]
-
-
-def _ended(process: int, timeout: float) -> bool:
-    waiting = select.poll()
-    waiting.register(process, select.POLLIN)
-    return bool(waiting.poll(timeout * 1000))

@@ -1,28 +1,30 @@
 """wireguard-go: WireGuard in user space, one process a tunnel, that outlives the agent and is adopted by the next.
 
-The device belongs into the workload's namespace, the UDP socket into the node's. So the TUN device is made in the
-node and moved (a descriptor opened inside would keep a dead workload's namespace alive), and only then the process
-is started with its descriptor. At that moment a second device of the same passing name stands in the node: the
-process looks up its device's index there, and must not take the move for an interface that went down (it would
-notice that it is up only a second later). The process's configuration sockets are in ``run_dir``: it is started by
-a thread whose own mounts show that folder at /run, which works without privileges too.
+The device belongs into the workload's namespace, the UDP socket into the node's: all sockets of a process are in the
+namespace it was started in. So the TUN device is made outside (a descriptor opened inside the workload's namespace
+would keep that one alive) and moved, and only then the process is started, at the node, with its descriptor. By then
+the device is up where it belongs: the process would take the move for an interface that went down, and notice that
+it is up only a second later. What it looks up at the node is the stand-in of the lane (``tun_lanes``).
+
+A process makes its configuration socket in /run/wireguard, under the name its device has at its start. It is started
+by a thread whose own mounts show a folder of ours at /run, which works without privileges too; in there ``wireguard``
+leads to the process's own descriptor 4, the tunnel's folder.
 """
 
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import re
-import select
 import shutil
 import signal
 import socket
 import stat
-import struct
 import subprocess
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +33,7 @@ import structlog
 from forwarder_vpp.dataplane.linux import uapi, udp_buffers
 from forwarder_vpp.dataplane.linux.inotify_room import InotifyRoom
 from forwarder_vpp.dataplane.linux.objects.wireguard_device import port_taken
+from forwarder_vpp.dataplane.linux.tun_lanes import TUN, Lane, Lanes
 from forwarder_vpp.dataplane.netlink import syscalls
 from forwarder_vpp.dataplane.priority import prefer
 from nsm.model.errors import Code, NsmError
@@ -38,16 +41,12 @@ from nsm.model.errors import Code, NsmError
 PROGRAM: Final = "wireguard-go"
 
 _LOG: Final = structlog.get_logger(__name__)
-_TUN: Final = Path("/dev/net/tun")
-_TUNSETIFF: Final = 0x400454CA
-_IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
-_IFREQ: Final = struct.Struct("=16sH22x")
 _PLAIN_SINCE: Final = 20230223
 """Versions before this one speak TUN with a packet information header."""
 _START_TIMEOUT: Final = 5.0
-_CLOSERS: Final = 8
-"""The kernel takes 16 ms to close a TUN device, but several at a time in little more."""
-_TUN_FD: Final = 3
+_PAUSE: Final = 0.002
+_LANES: Final = 2
+_TUN_FD, _FOLDER_FD = 3, 4
 _VERSION: Final = re.compile(r"v?\d+\.\d+\.(\d{8})")
 _NSFS_MOUNT: Final = re.compile(r"^\S+ \S+ \S+ net:\[\d+\] (\S+) ", re.MULTILINE)
 
@@ -55,17 +54,16 @@ _NSFS_MOUNT: Final = re.compile(r"^\S+ \S+ \S+ net:\[\d+\] (\S+) ", re.MULTILINE
 class WireguardGo:
     """Starts, finds and ends the processes of one forwarder; every method blocks."""
 
-    def __init__(self, run_dir: Path, room: InotifyRoom | None = None) -> None:
-        self._run = run_dir
-        self._sockets = run_dir / "wireguard"
+    def __init__(self, run_dir: Path, instance: str, room: InotifyRoom | None = None) -> None:
+        self._shown = run_dir / "shown"
+        self._tunnels = run_dir / "tunnels"
         self._binary = shutil.which(PROGRAM)
-        self._flags: int | None = None
         self._children: set[int] = set()
         self._room = room or InotifyRoom()
         self._room.leave()  # what a killed agent left
         self._launcher = ThreadPoolExecutor(1, "wireguard-go", initializer=self._own_mounts)
-        self._closers = ThreadPoolExecutor(_CLOSERS, "wireguard-go-close")
-        self._closing: dict[str, Future[None]] = {}
+        self.lanes = Lanes(instance, _LANES)
+        """Where devices come from."""
         self.asking = ThreadPoolExecutor(1, "wireguard-go-ask")
         """Where the processes are asked: those who wait for an answer must not keep others from being started."""
 
@@ -76,45 +74,41 @@ class WireguardGo:
     def close(self) -> None:
         """Let go; the processes go on."""
         self._launcher.shutdown()
-        self._closers.shutdown()
         self.asking.shutdown()
         self._room.leave()
+        self.lanes.close()
         self._reap()
 
     def socket_of(self, name: str) -> Path:
-        """Where the process of tunnel ``name`` is configured."""
-        return self._sockets / f"{name}.sock"
+        """Where the process of tunnel ``name`` is configured; a file that is not there if there is none."""
+        folder = self._tunnels / name
+        return next(folder.glob("*.sock"), folder / "none")
 
     def names(self) -> list[str]:
-        """The tunnels that have a socket, whether or not anyone listens."""
-        return sorted(path.stem for path in self._sockets.glob("*.sock"))
+        """The tunnels that have a folder, whether or not anyone listens."""
+        return sorted(folder.name for folder in self._tunnels.glob("*"))
 
-    def start(self, name: str, move: Callable[[], None]) -> None:
-        """A process for TUN device ``name``, which ``move`` takes to its namespace and up. Nothing stays on failure."""
+    def start(self, name: str, lane: Lane, move: Callable[[], None]) -> None:
+        """A process for tunnel ``name`` with a device of ``lane``, which ``move`` takes to its namespace and up.
+
+        The device has the lane's name still. Nothing stays on failure.
+        """
         self._reap()
         self._room.take()
-        flags = self._tun_flags()
-        if closing := self._closing.get(name):
-            closing.result()  # the name is free only then
         with contextlib.ExitStack() as stack:
-            tun = _tun(name, flags)
+            tun = lane.tun(plain=self._is_plain)
             stack.callback(os.close, tun)
             move()
-            stack.callback(self._close_behind, name, _tun(name, flags))
-            process = self._launcher.submit(self._spawn, name, tun).result()
+            process = self._launcher.submit(self._spawn, name, lane.name, tun).result()
+            stack.callback(os.close, process)
             try:
                 self._await_socket(name, process)
             except BaseException:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                uapi.ended(process, _START_TIMEOUT)
+                self.end(name)
                 raise
-
-    def _close_behind(self, name: str, stand_in: int) -> None:
-        """Off the way of a Request, and of the other tunnels of this thread."""
-        for other, closing in list(self._closing.items()):  # at once: another thread may add
-            if closing.done():
-                self._closing.pop(other, None)
-        self._closing[name] = self._closers.submit(os.close, stand_in)
 
     def widen(self, name: str) -> None:
         """Room in its UDP sockets for what comes while the process waits for its turn; its port is set by now."""
@@ -127,6 +121,8 @@ class WireguardGo:
     def end(self, name: str) -> None:
         """End the process of a tunnel and wait until it has gone; its device goes with it."""
         uapi.end(self.socket_of(name))
+        with contextlib.suppress(FileNotFoundError):
+            (self._tunnels / name).rmdir()
         self._reap()
 
     def _reap(self) -> None:
@@ -136,63 +132,58 @@ class WireguardGo:
                     continue
             self._children.discard(process)
 
-    def _spawn(self, name: str, tun: int) -> int:
+    def _spawn(self, name: str, device: str, tun: int) -> int:
+        """Start one; the process, as a descriptor."""
         assert self._binary is not None
-        silent = os.open(os.devnull, os.O_RDWR)
-        try:
-            actions = [(os.POSIX_SPAWN_DUP2, silent, fd) for fd in range(_TUN_FD)]
-            actions.append((os.POSIX_SPAWN_DUP2, tun, _TUN_FD))
+        (self._tunnels / name).mkdir(exist_ok=True, mode=0o700)
+        with contextlib.ExitStack() as stack:
+            silent = _opened(stack, os.devnull, os.O_RDWR)
+            folder = _opened(stack, self._tunnels / name, os.O_PATH | os.O_DIRECTORY)
+            given = {**dict.fromkeys(range(_TUN_FD), silent), _TUN_FD: tun, _FOLDER_FD: folder}
+            actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in given.items()]
             environment = {**os.environ, "WG_TUN_FD": str(_TUN_FD), "LOG_LEVEL": "silent"}
-            command = [self._binary, "-f", name]
+            command = [self._binary, "-f", device]
             process = os.posix_spawn(self._binary, command, environment, file_actions=actions, setsid=True)
-        finally:
-            os.close(silent)
         prefer(process)
+        ending = os.pidfd_open(process)
         self._children.add(process)
-        return process
+        return ending
 
     def _await_socket(self, name: str, process: int) -> None:
         """Until the process listens. It announces nothing, so its socket is tried every 2 ms, 5 s at most."""
-        ending = os.pidfd_open(process)
-        try:
-            exited = select.poll()
-            exited.register(ending, select.POLLIN)
-            limit = time.monotonic() + _START_TIMEOUT
-            while time.monotonic() < limit:
-                with contextlib.suppress(OSError):
-                    uapi.connect(self.socket_of(name)).close()
-                    return
-                if exited.poll(2):
-                    raise NsmError(
-                        Code.INTERNAL, "wireguard-go ended at once: wireguard-go -f NAME shows why"
-                    )
-        finally:
-            os.close(ending)
+        limit = time.monotonic() + _START_TIMEOUT
+        while time.monotonic() < limit:
+            with contextlib.suppress(OSError):
+                uapi.connect(self.socket_of(name)).close()
+                return
+            if uapi.ended(process, _PAUSE):
+                raise NsmError(Code.INTERNAL, "wireguard-go ended at once: wireguard-go -f NAME shows why")
         raise NsmError(Code.DEADLINE_EXCEEDED, f"wireguard-go did not listen within {_START_TIMEOUT:g} s")
 
-    def _tun_flags(self) -> int:
-        if self._flags is None:
-            assert self._binary is not None
-            shown = subprocess.run(
-                [self._binary, "--version"], capture_output=True, text=True, check=False
-            ).stdout
-            version = _VERSION.search(shown)
-            is_plain = version is None or int(version[1]) >= _PLAIN_SINCE
-            self._flags = _IFF_TUN | (_IFF_NO_PI | _IFF_VNET_HDR if is_plain else 0)
-        return self._flags
+    @functools.cached_property
+    def _is_plain(self) -> bool:
+        assert self._binary is not None
+        shown = subprocess.run(
+            [self._binary, "--version"], capture_output=True, text=True, check=False
+        ).stdout
+        version = _VERSION.search(shown)
+        return version is None or int(version[1]) >= _PLAIN_SINCE
 
     def _own_mounts(self) -> None:
-        self._sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self._shown, self._tunnels):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(FileExistsError):
+            (self._shown / "wireguard").symlink_to(f"/proc/self/fd/{_FOLDER_FD}")
         run = os.path.realpath("/var/run")
         syscalls.unshare_mounts()
         mounts = Path("/proc/thread-self/mountinfo").read_text(errors="surrogateescape")
         for place in _NSFS_MOUNT.findall(mounts):  # these copies would keep deleted namespaces alive
             with contextlib.suppress(OSError):
                 syscalls.unmount(place)
-        syscalls.bind_mount(str(self._run.resolve()), run)
+        syscalls.bind_mount(str(self._shown.resolve()), run)
 
 
-def refusal(binary: str | None, tun: Path = _TUN) -> str:
+def refusal(binary: str | None, tun: Path = TUN) -> str:
     """Why a program found at ``binary`` cannot have TUN devices by ``tun``, and what to do; empty if it can."""
     if binary is None:
         return "wireguard-go is not installed (Debian: apt-get install wireguard-go)"
@@ -221,13 +212,12 @@ def require_free_port(port: int) -> None:
                 raise
 
 
-def _tun(name: str, flags: int) -> int:
-    fd = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+def _opened(stack: contextlib.ExitStack, path: str | Path, flags: int) -> int:
+    """A descriptor beyond those a process is given: none of them may be overwritten before it is copied."""
+    first = os.open(path, flags | os.O_CLOEXEC)
     try:
-        fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
-    except OSError as error:
-        os.close(fd)
-        raise NsmError(
-            Code.FAILED_PRECONDITION, f"the kernel refused a TUN device: {error.strerror}"
-        ) from error
+        fd = fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, _FOLDER_FD + 1)
+    finally:
+        os.close(first)
+    stack.callback(os.close, fd)
     return fd

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,6 +19,7 @@ from forwarder_vpp.dataplane.linux.objects.wireguard_device import (
     passing_name,
     port_taken,
 )
+from forwarder_vpp.dataplane.linux.tun_lanes import Lane
 from forwarder_vpp.dataplane.linux.wireguard_go import WireguardGo, require_free_port
 from forwarder_vpp.dataplane.netlink import links, making, wire
 from forwarder_vpp.dataplane.netlink.access import Netlink, nsid_of
@@ -41,6 +43,11 @@ class UserspaceWireguard:
     def __init__(self, netlink: Netlink, daemons: WireguardGo) -> None:
         self._netlink = netlink
         self._daemons = daemons
+
+    async def start(self) -> None:
+        """Have the lanes ready: what is made with the first tunnel would look like something that it left behind."""
+        if not self.refusal():
+            await self._netlink.at_node(lambda _: self._daemons.lanes.open())
 
     def refusal(self) -> str:
         """What is missing: the program, or TUN devices this user may make."""
@@ -97,33 +104,50 @@ class UserspaceWireguard:
     def _create(
         self, item: WireguardDevice, nsid: int, session: Session, fds: Mapping[NetnsId, int]
     ) -> Tunnel:
-        name, tags = passing_name(item.owner), self._netlink.tags
+        name = passing_name(item.owner)
         self._daemons.end(name)  # of an attempt that was cut short
         require_free_port(item.local_port)
+        end = making.End(nsid, fds[item.netns], item.name, Tag(item.owner, ROLE, item.netns))
+        with self._daemons.lanes.taken() as lane:
+            self._daemons.start(name, lane, partial(self._move, item, session, end, lane))
+            try:
+                link = self._name(session, end, lane)
+                uapi.set_values(self._daemons.socket_of(name), _device(item))
+                self._daemons.widen(name)
+            except BaseException as error:
+                self._daemons.end(name)
+                if isinstance(error, uapi.UapiError) and error.errno == errno.EADDRINUSE:
+                    raise port_taken(item.local_port) from error
+                if isinstance(error, ValueError):
+                    raise NsmError(
+                        Code.INVALID_ARGUMENT, f"WireGuard: {error}", field="mechanism.parameters"
+                    ) from error
+                raise
+        return Tunnel(name, link, item)
+
+    def _move(self, item: WireguardDevice, session: Session, end: making.End, lane: Lane) -> None:
+        """The lane's device goes into the workload's namespace and up."""
+        assert end.fd is not None
+        tags = self._netlink.tags
         attributes = [
-            (wire.IFLA_NET_NS_FD, wire.u32(fds[item.netns])),
+            (wire.IFLA_NET_NS_FD, wire.u32(end.fd)),
             (wire.IFLA_MTU, wire.u32(self.device_mtu(item.mtu))),
             (wire.IFLA_GROUP, wire.u32(tags.group)),
             (wire.IFLA_TXQLEN, wire.u32(_QUEUE)),
         ]
-        moving = links.change(name, attributes, up=True)
-        end = making.End(nsid, fds[item.netns], item.name, Tag(item.owner, ROLE, item.netns))
-        self._daemons.start(name, lambda: session.change(moving, f"to move {name}"))
-        try:
-            index = links.find(session, nsid, name, tags).index
-            (link,) = making.make(session, tags, partial(_rename, session, end, index), [end])
-            uapi.set_values(self._daemons.socket_of(name), _device(item))
-            self._daemons.widen(name)
-        except BaseException as error:
-            self._daemons.end(name)
-            if isinstance(error, uapi.UapiError) and error.errno == errno.EADDRINUSE:
-                raise port_taken(item.local_port) from error
-            if isinstance(error, ValueError):
-                raise NsmError(
-                    Code.INVALID_ARGUMENT, f"WireGuard: {error}", field="mechanism.parameters"
-                ) from error
-            raise
-        return Tunnel(name, link, item)
+
+        def send() -> None:
+            with making.session_in(session, lane.netns) as there:
+                there.change(links.change(lane.name, attributes, up=True), f"to move {lane.name}")
+
+        making.place(session, tags, send, [replace(end, name=lane.name)])
+
+    def _name(self, session: Session, end: making.End, lane: Lane) -> Link:
+        """The device gets its own name and our mark."""
+        tags = self._netlink.tags
+        index = links.find(session, end.nsid, lane.name, tags).index
+        (link,) = making.make(session, tags, partial(_rename, session, end, index), [end])
+        return link
 
     def _tunnel(self, name: str, link: Link | None) -> Tunnel:
         item = None

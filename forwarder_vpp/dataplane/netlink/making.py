@@ -47,15 +47,9 @@ def session_in(node: Session, fd: int | None) -> Iterator[Session]:
 def make(session: Session, tags: Tags, send: Callable[[], None], ends: Sequence[End]) -> list[Link]:
     """``send`` the message that makes a link with these ends; mark every end and take it up if it is to be.
 
-    A link of the same owner that is in the way (another kind of tunnel of the same connection) is replaced; any
-    other one is NsmError ALREADY_EXISTS.
+    What is in the way: as ``place`` says.
     """
-    try:
-        send()
-    except NetlinkError as error:
-        if error.errno != errno.EEXIST or not _cleared(session, tags, ends):
-            raise
-        send()
+    place(session, tags, send, ends)
     try:
         for end in ends:
             with session_in(session, end.fd) as there:
@@ -71,6 +65,20 @@ def make(session: Session, tags: Tags, send: Callable[[], None], ends: Sequence[
         removals = ((links.remove_named(end.nsid, end.name), f"to remove {end.name}") for end in ends)
         session.change_all(removals, ignore=GONE)
         raise
+
+
+def place(session: Session, tags: Tags, send: Callable[[], None], ends: Sequence[End]) -> None:
+    """``send`` the message that brings a link to these ends, without marking it.
+
+    A link of the same owner that is in the way (another kind of tunnel of the same connection) is replaced, and so is
+    one whose making was cut short; any other one is NsmError ALREADY_EXISTS.
+    """
+    try:
+        send()
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST or not _cleared(session, tags, ends):
+            raise
+        send()
 
 
 def _cleared(session: Session, tags: Tags, ends: Sequence[End]) -> bool:

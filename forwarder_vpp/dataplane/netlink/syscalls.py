@@ -63,6 +63,19 @@ def open_netns(path: str) -> int:
     return fd
 
 
+def new_netns() -> int:
+    """A descriptor of a new network namespace that nobody is in: it lasts as long as what refers to it."""
+    back = os.open(OWN_NETNS, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_LIBC.unshare(CLONE_NEWNET), "unshare")
+        try:
+            return os.open(OWN_NETNS, os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            setns(back)
+    finally:
+        os.close(back)
+
+
 @contextmanager
 def standing_in(fd: int) -> Iterator[None]:
     """The calling thread inside the namespace of ``fd``, then back; no await may happen inside (12 us)."""

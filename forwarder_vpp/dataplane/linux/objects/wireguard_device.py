@@ -53,6 +53,9 @@ class Tunnel:
 class Engine(Protocol):
     """One way to have WireGuard."""
 
+    async def start(self) -> None:
+        """Look whether this machine has it, and have ready what the first tunnel needs."""
+
     def refusal(self) -> str:
         """Why this machine cannot have it this way, and what to do about it; empty if it can."""
 
@@ -100,6 +103,13 @@ class WireguardDescriptor:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = engines
+
+    async def start(self) -> None:
+        """Start the engines up to the one that makes new tunnels."""
+        for engine in self._engines:
+            await engine.start()
+            if not engine.refusal():
+                return
 
     def refusal(self) -> str:
         """Why no engine can, each with what to do about it; empty if one can."""
@@ -151,7 +161,7 @@ class WireguardDescriptor:
 
 
 def passing_name(owner: str) -> str:
-    """A name that any namespace has room for: of the TUN device while it is made, and of its socket."""
+    """What a tunnel is called where its interface's name says too little: the key of its item."""
     return "nsm" + hashlib.sha256(owner.encode()).hexdigest()[:11]
 
 
