@@ -99,7 +99,7 @@ class WireguardGo:
             tun = lane.tun(plain=self._is_plain)
             stack.callback(os.close, tun)
             move()
-            process = self._launcher.submit(self._spawn, name, lane.name, tun).result()
+            process = self._launcher.submit(self._spawn, name, tun).result()
             stack.callback(os.close, process)
             try:
                 self._await_socket(name, process)
@@ -132,7 +132,7 @@ class WireguardGo:
                     continue
             self._children.discard(process)
 
-    def _spawn(self, name: str, device: str, tun: int) -> int:
+    def _spawn(self, name: str, tun: int) -> int:
         """Start one; the process, as a descriptor."""
         assert self._binary is not None
         (self._tunnels / name).mkdir(exist_ok=True, mode=0o700)
@@ -142,7 +142,11 @@ class WireguardGo:
             given = {**dict.fromkeys(range(_TUN_FD), silent), _TUN_FD: tun, _FOLDER_FD: folder}
             actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in given.items()]
             environment = {**os.environ, "WG_TUN_FD": str(_TUN_FD), "LOG_LEVEL": "silent"}
-            command = [self._binary, "-f", device]
+            command = [
+                self._binary,
+                "-f",
+                name,
+            ]  # for who looks at processes: the device says its name itself
             process = os.posix_spawn(self._binary, command, environment, file_actions=actions, setsid=True)
         prefer(process)
         ending = os.pidfd_open(process)
