@@ -31,6 +31,9 @@ class FakeEngine:
         self.tunnels = list(tunnels)
         self.done: list[str] = []
 
+    async def start(self) -> None:
+        self.done.append("start")
+
     def refusal(self) -> str:
         return self.reason
 
@@ -72,6 +75,12 @@ async def test_the_first_that_can_makes_the_tunnel() -> None:
     kernel = FakeEngine("no module")
     handle = await WireguardDescriptor([kernel, user]).create(ITEM, Handles())
     assert handle.engine is user
+
+
+async def test_those_up_to_the_first_that_can_are_started() -> None:
+    engines = [FakeEngine("no module"), FakeEngine(), FakeEngine()]
+    await WireguardDescriptor(engines).start()
+    assert [each.done for each in engines] == [["start"], ["start"], []]
 
 
 async def test_where_none_can_each_says_why() -> None:
@@ -118,7 +127,7 @@ def test_a_device_that_may_be_opened_is_enough(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mtu", [*range(1280, 1460), 2839, 2840, 8920, 8940, 9000])
 def test_what_wireguard_go_pads_stays_within_the_mtu(mtu: int, tmp_path: Path) -> None:
-    daemons = wireguard_go.WireguardGo(tmp_path)
+    daemons = wireguard_go.WireguardGo(tmp_path, "test")
     engine = UserspaceWireguard(cast("Netlink", None), daemons)
     device = engine.device_mtu(mtu)
     assert mtu - 15 <= device <= mtu
