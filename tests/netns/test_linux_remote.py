@@ -1,161 +1,33 @@
 """Remote connections on the linux dataplane: tunnels between two nodes, with real packets."""
 
 import asyncio
-import base64
 import json
-import os
-import select
-import signal
 import socket
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId, VxlanEnd, WireguardEnd
-from forwarder_vpp.dataplane.linux import inotify_room, uapi, wireguard_go
-from forwarder_vpp.dataplane.linux.dataplane import IN_KERNEL, WIREGUARD_GO, LinuxDataplane
+from forwarder_vpp.dataplane.contract.intent import NetnsId, VxlanEnd, WireguardEnd
 from nsm.model.errors import Code, NsmError
-from nsm.model.mechanism import Mechanism
 from nsmctl.lab import namespaces
 from nsmctl.lab.namespaces import entered
-from tests.netns.linux_node import (
-    Executor,
-    census,
-    client_end,
-    dataplane,
-    endpoint_end,
-    inside,
-    ping,
-    underlay,
+from tests.netns.linux_node import Executor, client_end, dataplane, endpoint_end, inside, ping
+from tests.netns.linux_sides import (
+    Sides,
+    any_wireguard,
+    assert_reachable,
+    connect,
+    disconnect,
+    everywhere,
+    sent_by,
+    vxlan,
+    wireguard,
+    wireguard_in_kernel,
+    without_detour,
+    without_neighbours,
 )
 
 pytestmark = [pytest.mark.linux, pytest.mark.netns]
-
-SO_RCVBUFFORCE = 33
-WAITING = 700
-
-any_wireguard = pytest.mark.parametrize("engine", [IN_KERNEL, WIREGUARD_GO])
-wireguard_in_kernel = pytest.mark.parametrize("engine", [IN_KERNEL])
-by_wireguard_go = pytest.mark.parametrize("engine", [WIREGUARD_GO])
-
-
-@dataclass
-class Side:
-    node: Path
-    workload: Path
-    state: Path
-    plane: LinuxDataplane
-    executor: Executor
-    netns: NetnsId
-
-
-Sides = tuple[Side, Side]
-
-
-def end_all(state: Path) -> None:
-    """What a test left running."""
-    for path in tuple(state.rglob("*.sock")):
-        uapi.end(path)
-
-
-@pytest.fixture
-def places(make_netns: Callable[[str], Path]) -> list[Path]:
-    nodes = [make_netns("n"), make_netns("m"), make_netns("c"), make_netns("e")]
-    underlay(nodes[0], nodes[1])
-    for workload in nodes[2:]:  # no address that comes of itself, and later
-        inside(workload, "sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1")
-    return nodes
-
-
-@pytest.fixture
-def engine() -> str:
-    """Which WireGuard makes the tunnels; tests of WireGuard say it, to others it does not matter."""
-    return ""
-
-
-@pytest.fixture
-async def sides(places: list[Path], tmp_path: Path, engine: str) -> AsyncIterator[Sides]:
-    first, second, client, endpoint = places
-    engines = [engine] if engine else []
-    async with (
-        dataplane(first, tmp_path / "a", "192.0.2.1", engines=engines) as one,
-        dataplane(second, tmp_path / "b", "192.0.2.2", engines=engines) as two,
-    ):
-        refusal = one.refusal(Mechanism("REMOTE", "WIREGUARD"), "IP")
-        if engine and refusal is not None:
-            pytest.skip(f"NO WIREGUARD BY {engine.upper()}: {refusal.message.partition(': ')[2]}")
-        yield (
-            Side(first, client, tmp_path / "a", one, Executor(one), one.namespaces.learn(str(client))),
-            Side(second, endpoint, tmp_path / "b", two, Executor(two), two.namespaces.learn(str(endpoint))),
-        )
-    await asyncio.to_thread(end_all, tmp_path)
-
-
-def vxlan(sides: Sides, *, vni: int = 7, port: int = 4789, v6: bool = False) -> tuple[Intent, Intent]:
-    one, two = ("fd00::1", "fd00::2") if v6 else ("192.0.2.1", "192.0.2.2")
-    out, back = VxlanEnd(one, two, vni, port, port), VxlanEnd(two, one, vni, port, port)
-    return (
-        Intent("id1", "owner1", "ETHERNET", 1426, client_end(sides[0].netns), out),
-        Intent("id2", "owner2", "ETHERNET", 1426, back, endpoint_end(sides[1].netns)),
-    )
-
-
-def key() -> tuple[str, str]:
-    private = X25519PrivateKey.generate()
-    public = private.public_key().public_bytes_raw()
-    return base64.b64encode(private.private_bytes_raw()).decode(), base64.b64encode(public).decode()
-
-
-def wireguard(sides: Sides, *, port: int = 52001, number: int = 1) -> tuple[Intent, Intent]:
-    (private1, public1), (private2, public2) = key(), key()
-    out = WireguardEnd("192.0.2.1", "192.0.2.2", port, port + 1000, private1, public2)
-    back = WireguardEnd("192.0.2.2", "192.0.2.1", port + 1000, port, private2, public1)
-    return (
-        Intent(
-            f"i{number}", f"o{number}", "IP", 1440, client_end(sides[0].netns, f"nsm-{number}", number), out
-        ),
-        Intent(
-            f"j{number}",
-            f"p{number}",
-            "IP",
-            1440,
-            back,
-            endpoint_end(sides[1].netns, f"nse-{number}", number),
-        ),
-    )
-
-
-async def connect(sides: Sides, intents: tuple[Intent, Intent]) -> None:
-    """The endpoint's node first, as a Request does it on its way back."""
-    for side, intent in ((sides[1], intents[1]), (sides[0], intents[0])):
-        await side.executor.create(side.plane.items(intent))
-        await side.plane.settle(intent, 10)
-
-
-async def disconnect(sides: Sequence[Side], intents: Sequence[Intent]) -> None:
-    for side, intent in zip(sides, intents, strict=True):
-        await side.executor.delete(side.plane.items(intent))
-
-
-def everywhere(sides: Sides) -> list[object]:
-    return census(*(place for side in sides for place in (side.node, side.workload)))
-
-
-def without_neighbours(found: list[object]) -> list[object]:
-    """The underlay learns its neighbours by itself."""
-    return [each for each in found if not (isinstance(each, tuple) and each[1] == "neigh")]
-
-
-def assert_reachable(sides: Sides, number: int = 1) -> None:
-    assert ping(sides[0].workload, f"172.16.{number}.2", size=1398) == 5
-    assert ping(sides[0].workload, f"fd16:{number}::2") == 5
-    assert ping(sides[1].workload, f"172.16.{number}.1") == 5
-    assert ping(sides[1].workload, f"fd16:{number}::1") == 5
 
 
 @pytest.mark.parametrize("v6", [False, True])
@@ -248,45 +120,6 @@ async def test_wireguard_outlives_the_agent_and_is_adopted(sides: Sides) -> None
         assert_reachable(sides)
         await executor.delete(items)
         assert "nsm-1" not in inside(sides[0].workload, "ip", "link")
-
-
-@pytest.fixture
-def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """What stands for the machine's limit, which other labs may have raised; folder ``ours`` stands for /proc."""
-    (tmp_path / "ours").mkdir()
-    path = tmp_path / "max_user_instances"
-    path.write_text("128\n")
-    tunnels = partial(inotify_room.running, tmp_path / "ours")
-    room = partial(inotify_room.InotifyRoom, path, tmp_path / "lock", tunnels=tunnels)
-    monkeypatch.setattr(wireguard_go, "InotifyRoom", room)
-    return lambda: int(path.read_text())
-
-
-def count_tunnels(side: Side) -> None:
-    """Those of ``side`` are tunnels of this test's machine."""
-    for path in side.state.rglob("*.sock"):
-        with uapi.connect(path) as client:
-            process = uapi.owner_of(client)
-        (side.state.parent / "ours" / str(process)).symlink_to(f"/proc/{process}")
-
-
-@by_wireguard_go
-async def test_the_limit_on_inotify_instances_is_raised_as_long_as_it_is_needed(
-    limit: Callable[[], int], sides: Sides
-) -> None:
-    intents = wireguard(sides)
-    await connect(sides, intents)
-    assert limit() == inotify_room.NEEDED
-    for side in sides:
-        count_tunnels(side)
-    await sides[0].plane.close()
-    assert limit() == inotify_room.NEEDED, "the other agent still needs it"
-    await disconnect(sides[1:], intents[1:])
-    await sides[1].plane.close()
-    assert limit() == 128 + 1, "the tunnel that outlives its agent takes nothing from others"
-    await asyncio.to_thread(end_all, sides[0].state)
-    async with dataplane(sides[0].node, sides[0].state):
-        assert limit() == 128
 
 
 @any_wireguard
@@ -392,52 +225,6 @@ async def test_full_packets_cross_the_underlay_in_one_piece(sides: Sides) -> Non
     assert sent_by(sides[0].node) - before < 30  # in two pieces each it would be forty
 
 
-@by_wireguard_go
-@pytest.mark.parametrize("stopped", [0, 1])
-async def test_a_process_that_does_not_run_for_a_while_loses_nothing(sides: Sides, stopped: int) -> None:
-    """Seven hundred packets wait for it, at its device or at its socket."""
-    await connect(sides, wireguard(sides))
-    sender, receiver = (datagrams(side.workload) for side in sides)
-    process = open_process(sides[stopped].state)
-    with receiver, sender:
-        receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20)
-        receiver.settimeout(20)
-        receiver.bind(("172.16.1.2", 4242))
-        before = sent_by(sides[0].node)
-        try:
-            signal.pidfd_send_signal(process, signal.SIGSTOP)
-            for number in range(WAITING):
-                sender.sendto(number.to_bytes(4), ("172.16.1.2", 4242))
-            if stopped == 1:
-                await asyncio.to_thread(await_packets, sides[0].node, before + WAITING)
-        finally:
-            signal.pidfd_send_signal(process, signal.SIGCONT)
-            os.close(process)
-        got = {int.from_bytes(receiver.recv(16)) for _ in range(WAITING)}
-    assert got == {*range(WAITING)}
-
-
-@by_wireguard_go
-async def test_the_process_ends_with_the_workloads_namespace(sides: Sides) -> None:
-    intent = wireguard(sides)[0]
-    items = sides[0].plane.items(intent)
-    await sides[0].executor.create(items)
-    process = open_process(sides[0].state)
-    told: asyncio.Future[NetnsId] = asyncio.get_running_loop().create_future()
-    sides[0].plane.namespaces.on_gone(told.set_result)
-    namespaces.delete(sides[0].workload.name)
-    async with asyncio.timeout(30):
-        await told
-    assert await asyncio.to_thread(has_ended, process)
-    found = await sides[0].executor.dump(items)
-    assert all(each.item is None for each in found.values())
-    for key in found:
-        await (
-            sides[0].executor.descriptors[key.kind].delete(None, found[key].handle, sides[0].executor.handles)
-        )
-    assert not list(sides[0].state.rglob("*.sock"))
-
-
 @any_wireguard
 async def test_twenty_tunnels_at_once(sides: Sides) -> None:
     before = without_neighbours(everywhere(sides))
@@ -450,40 +237,3 @@ async def test_twenty_tunnels_at_once(sides: Sides) -> None:
         assert_reachable(sides, number)
     await asyncio.gather(*(disconnect(sides, pair) for pair in pairs))
     assert without_neighbours(everywhere(sides)) == before
-
-
-def without_detour(intent: Intent) -> Intent:
-    """Without the route that only one interface can have."""
-    assert isinstance(intent.client, KernelEnd)
-    return replace(intent, client=replace(intent.client, routes=intent.client.routes[:2]))
-
-
-def open_process(state: Path) -> int:
-    (path,) = state.rglob("*.sock")
-    with uapi.connect(path) as client:
-        return os.pidfd_open(uapi.owner_of(client))
-
-
-def datagrams(netns: Path) -> socket.socket:
-    with entered(netns):
-        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-
-
-def sent_by(node: Path) -> int:
-    """Packets that have left by the node's uplink."""
-    (link,) = json.loads(inside(node, "ip", "-j", "-s", "link", "show", "eth0"))
-    return int(link["stats64"]["tx"]["packets"])
-
-
-def await_packets(node: Path, wanted: int) -> None:
-    """Until so many have left; each look takes some milliseconds."""
-    limit = time.monotonic() + 30
-    while sent_by(node) < wanted:
-        assert time.monotonic() < limit, f"{sent_by(node)} of {wanted} packets"
-
-
-def has_ended(process: int) -> bool:
-    try:
-        return bool(select.select([process], [], [], 20)[0])
-    finally:
-        os.close(process)
