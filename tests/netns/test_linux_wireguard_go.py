@@ -1,6 +1,7 @@
 """Tunnels by wireguard-go on the linux dataplane: a process each, whose device is in the workload's namespace."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import pickle
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from forwarder_vpp.dataplane.contract.intent import NetnsId
-from forwarder_vpp.dataplane.linux import uapi
+from forwarder_vpp.dataplane.linux import tun_lanes, uapi
 from forwarder_vpp.dataplane.linux.dataplane import WIREGUARD_GO
 from forwarder_vpp.dataplane.linux.objects.wireguard_device import KIND
 from forwarder_vpp.dataplane.linux.tun_lanes import lane_name
@@ -38,6 +39,7 @@ from tests.netns.linux_sides import (
     everywhere,
     open_process,
     sent_by,
+    vxlan,
     wireguard,
     without_neighbours,
 )
@@ -202,6 +204,30 @@ async def test_a_process_that_ends_at_once_leaves_nothing(
             await Executor(plane).create(plane.items(wireguard(sides)[0]))
         assert without_neighbours(everywhere(sides)) == before
     assert not [*(state / "wireguard" / "tunnels").iterdir()]
+
+
+@pytest.mark.parametrize("missing", ["namespace", "device"])
+async def test_where_lanes_cannot_be_had_all_else_works_and_a_tunnel_says_why(
+    sides: Sides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    def refuse() -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if missing == "namespace":
+        monkeypatch.setattr(syscalls, "new_netns", refuse)
+    else:
+        monkeypatch.setattr(tun_lanes, "TUN", tmp_path / "nothing")
+    before = without_neighbours(everywhere(sides))
+    async with dataplane(sides[0].node, tmp_path / "c", instance="lacking", engines=[WIREGUARD_GO]) as plane:
+        plane.namespaces.learn(str(sides[0].workload))
+        executor = Executor(plane)
+        with pytest.raises(NsmError, match="the kernel refused a") as refused:
+            await executor.create(plane.items(wireguard(sides)[0]))
+        assert refused.value.code is Code.FAILED_PRECONDITION
+        items = plane.items(vxlan(sides)[0])
+        await executor.create(items)
+        await executor.delete(items)
+    assert without_neighbours(everywhere(sides)) == before
 
 
 @pytest.mark.parametrize("stopped", [0, 1])

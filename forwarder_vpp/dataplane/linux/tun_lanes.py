@@ -30,6 +30,7 @@ MTU: Final = 1420
 
 _TUNSETIFF: Final = 0x400454CA
 _SIOCSIFMTU: Final = 0x8922
+_DATAGRAM: Final = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
 _FLAGS: Final = struct.Struct("=16sH22x")
 _NUMBER: Final = struct.Struct("=16si20x")
@@ -110,17 +111,14 @@ def lane_name(instance: str, number: int, attempt: int = 0) -> str:
 
 
 def _new_netns() -> int:
-    try:
+    with _refusals("a network namespace"):
         return syscalls.new_netns()
-    except OSError as error:
-        text = f"the kernel refused a network namespace: {error.strerror}"
-        raise NsmError(Code.FAILED_PRECONDITION, text) from error
 
 
 def _stand_in(name: str) -> int:
     fd = _tun(name, _IFF_TUN)
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as here:
+        with _refusals("a TUN device its MTU"), socket.socket(socket.AF_INET, _DATAGRAM) as here:
             fcntl.ioctl(here, _SIOCSIFMTU, _NUMBER.pack(name.encode(), MTU))
     except BaseException:
         os.close(fd)
@@ -129,12 +127,20 @@ def _stand_in(name: str) -> int:
 
 
 def _tun(name: str, flags: int) -> int:
-    fd = os.open(TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        fcntl.ioctl(fd, _TUNSETIFF, _FLAGS.pack(name.encode(), flags))
-    except OSError as error:
-        os.close(fd)
-        raise NsmError(
-            Code.FAILED_PRECONDITION, f"the kernel refused a TUN device: {error.strerror}"
-        ) from error
+    with _refusals("a TUN device"):
+        fd = os.open(TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            fcntl.ioctl(fd, _TUNSETIFF, _FLAGS.pack(name.encode(), flags))
+        except BaseException:
+            os.close(fd)
+            raise
     return fd
+
+
+@contextlib.contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        text = f"the kernel refused {what}: {error.strerror}"
+        raise NsmError(Code.FAILED_PRECONDITION, text) from error

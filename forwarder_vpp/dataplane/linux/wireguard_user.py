@@ -9,6 +9,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from forwarder_vpp.dataplane.contract.intent import NetnsId
 from forwarder_vpp.dataplane.linux import uapi
 from forwarder_vpp.dataplane.linux.objects.wireguard_device import (
@@ -28,6 +30,7 @@ from forwarder_vpp.dataplane.netlink.session import Session
 from forwarder_vpp.dataplane.netlink.tags import Tag
 from nsm.model.errors import Code, NsmError
 
+_LOG: Final = structlog.get_logger(__name__)
 _TAKEN_FOR_MTU: Final = 1420
 _PADDING: Final = 16
 _QUEUE: Final = 1000
@@ -45,9 +48,13 @@ class UserspaceWireguard:
         self._daemons = daemons
 
     async def start(self) -> None:
-        """Have the lanes ready: what is made with the first tunnel would look like something that it left behind."""
-        if not self.refusal():
+        """Have the lanes ready: made with the first tunnel they would look like something that it left behind."""
+        if self.refusal():
+            return
+        try:
             await self._netlink.at_node(lambda _: self._daemons.lanes.open())
+        except NsmError as error:  # said again to who asks for a tunnel; all else can be had
+            _LOG.warning("wireguard.lanes_refused", reason=error.message)
 
     def refusal(self) -> str:
         """What is missing: the program, or TUN devices this user may make."""
