@@ -43,7 +43,7 @@ class Plan:
 def make_plan(
     wanted: Mapping[Key, Item], present: Mapping[Key, Present], scope: Collection[Key], updatable: Updatable
 ) -> Plan:
-    """What turns ``present`` into ``wanted`` as far as ``scope`` goes.
+    """What turns ``present`` into ``wanted`` as far as ``scope`` goes; each batch is in the order of ``scope``.
 
     A key of ``scope`` that is not ``wanted`` goes; one outside of ``scope`` is left as it is, and only counts as
     existing or not. Everything that exists and requires a key of ``scope`` must be in ``scope`` too.

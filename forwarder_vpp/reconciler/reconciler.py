@@ -160,7 +160,7 @@ class Reconciler:
         self._leave(connection_id, self._wanted.remove(connection_id), even_if_empty=True)
 
     def _undo(
-        self, connection_id: str, before: Intent | None, scope: frozenset[Key], writes: asyncio.Task[bool]
+        self, connection_id: str, before: Intent | None, scope: tuple[Key, ...], writes: asyncio.Task[bool]
     ) -> asyncio.Task[None]:
         """Want again what was committed, at once; carry it out when the writes under way have ended."""
         if before is None:
@@ -187,7 +187,7 @@ class Reconciler:
             _LOG.warning("undo.failed", task=task.get_name(), reason=str(error))
             self.lost()
 
-    async def _build(self, scope: frozenset[Key]) -> bool:
+    async def _build(self, scope: tuple[Key, ...]) -> bool:
         """Everything of ``scope`` that is missing or different; whether there was any."""
         plan = await self._plan(scope)
         taken = plan.keys.difference(key for batch in plan.prune for key in batch)
@@ -256,8 +256,8 @@ class Reconciler:
         if not self._known_fully:
             return False
         self._hold_strangers()
-        scope = (self._wanted.keys() | self._executor.present.keys()) - self._quarantine.keys()
-        failures = await self._pass(scope)
+        known = dict.fromkeys((*self._wanted, *self._executor.present))
+        failures = await self._pass([key for key in known if key not in self._quarantine])
         for key in failures:
             for owner in self._wanted.owners_of(key) or {NODE}:
                 self._leftover.setdefault(owner, set()).add(key)

@@ -31,8 +31,8 @@ class Wanted(Mapping[Key, Item]):
         """Who wants ``key``."""
         return frozenset(self._owners.get(key, ()))
 
-    def set(self, owner: str, items: Iterable[Item]) -> frozenset[Key]:
-        """``owner`` wants ``items`` from now on and nothing else; every key it wanted or wants.
+    def set(self, owner: str, items: Iterable[Item]) -> tuple[Key, ...]:
+        """``owner`` wants ``items`` from now on and nothing else; every key it wants, in that order, or wanted.
 
         NsmError ALREADY_EXISTS: another owner wants one of the keys with other facts. Nothing has changed then.
         """
@@ -52,14 +52,14 @@ class Wanted(Mapping[Key, Item]):
             self._items[key] = item
             self._owners.setdefault(key, set()).add(owner)
         self._keys[owner] = tuple(fresh)
-        return frozenset((*before, *fresh))
+        return tuple(dict.fromkeys((*fresh, *before)))
 
-    def remove(self, owner: str) -> frozenset[Key]:
+    def remove(self, owner: str) -> tuple[Key, ...]:
         """``owner`` wants nothing more; the keys it wanted."""
         before = self._keys.pop(owner, ())
         for key in before:
             self._drop(key, owner)
-        return frozenset(before)
+        return before
 
     def _drop(self, key: Key, owner: str) -> None:
         owners = self._owners[key]
