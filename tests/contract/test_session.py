@@ -34,6 +34,29 @@ def tunnel(vni: int, *, is_add: bool = True) -> vxlan.VxlanTunnel:
     )
 
 
+def wireguard(number: int) -> wg.WireguardCreate:
+    """``number`` makes key and port."""
+    key = bytes([number, *range(1, 32)])
+    return wg.WireguardCreate(ANY, 0, key, bytes(32), 53000 + number, V4)
+
+
+def peer_of(index: int, number: int) -> wg.PeerAdd:
+    """A peer of the interface ``index``; ``number`` makes its key."""
+    return wg.PeerAdd(
+        peer_index=0,
+        preshared_key=bytes(32),
+        preshared_key_set=False,
+        public_key=bytes([number]) * 32,
+        port=51820,
+        persistent_keepalive=10,
+        table_id=0,
+        endpoint=ip_address("10.77.0.3"),
+        sw_if_index=index,
+        flags=0,
+        allowed_ips=(ip_interface("0.0.0.0/0"), ip_interface("::/0")),
+    )
+
+
 class Tunnels:
     """Tunnels of one test, removed at its end."""
 
@@ -216,27 +239,10 @@ async def test_neighbours_and_addresses(session: VppSession, tunnels: Tunnels) -
 
 
 async def test_wireguard_interfaces_and_peers(session: VppSession) -> None:
-    private = bytes(range(32))
-    made = await session.call(
-        wg.WireguardCreate(
-            user_instance=ANY, sw_if_index=0, private_key=private, public_key=bytes(32), port=53001, src_ip=V4
-        )
-    )
+    made = await session.call(wireguard(1))
     [found] = await session.dump(wg.WireguardDump(sw_if_index=made.sw_if_index))
     assert (found.port, found.src_ip, found.private_key) == (53001, V4, bytes(32))
-    peer = wg.PeerAdd(
-        peer_index=0,
-        preshared_key=bytes(32),
-        preshared_key_set=False,
-        public_key=b"p" * 32,
-        port=51820,
-        persistent_keepalive=10,
-        table_id=0,
-        endpoint=ip_address("10.77.0.3"),
-        sw_if_index=made.sw_if_index,
-        flags=0,
-        allowed_ips=(ip_interface("0.0.0.0/0"), ip_interface("::/0")),
-    )
+    peer = peer_of(made.sw_if_index, 1)
     index = (await session.call(peer)).peer_index
     assert await refusal(session, peer) == "ENTRY_ALREADY_EXISTS"
     [entry] = await session.dump(wg.PeerDump(peer_index=index))
@@ -245,6 +251,31 @@ async def test_wireguard_interfaces_and_peers(session: VppSession) -> None:
     await session.call(wg.WireguardDelete(sw_if_index=made.sw_if_index))
     assert "private" not in repr(peer)
     assert "preshared_key=" not in repr(entry)
+
+
+async def test_a_peers_events_are_asked_for_in_the_turn_that_makes_it(session: VppSession) -> None:
+    """By its interface: what VPP tells last is the peer's end, before it answers to the removal."""
+    events: list[wg.PeerEvent] = []
+    await session.subscribe(wg.PeerEvent, events.append)
+    made = [await session.call(wireguard(number)) for number in (1, 2)]
+    [unheard, heard] = [each.sw_if_index for each in made]
+    other = (await session.call(peer_of(unheard, 1))).peer_index
+    before = session.counters.batches
+    reply = await session.create(
+        peer_of(heard, 2),
+        lambda reply: wg.PeerRemove(reply.peer_index),
+        wg.WantPeerEvents(heard, ANY, 1, 1),
+    )
+    assert session.counters.batches == before + 1
+    await session.call(wg.PeerRemove(other))
+    assert events == []
+    await session.call(wg.PeerRemove(reply.peer_index))
+    assert [(each.peer_index, each.flags & wg.DEAD) for each in events] == [(reply.peer_index, wg.DEAD)]
+    again = (await session.call(peer_of(heard, 3))).peer_index
+    await session.call(wg.PeerRemove(again))
+    assert len(events) == 1, "who has an index next is not told of"
+    for index in (unheard, heard):
+        await session.call(wg.WireguardDelete(index))
 
 
 async def test_access_lists(session: VppSession, tunnels: Tunnels) -> None:
@@ -286,14 +317,17 @@ async def test_a_cancelled_caller_does_not_poison_the_session(session: VppSessio
     assert all(reply.retval == 0 for reply in replies)
 
 
-async def test_what_a_cancelled_caller_made_is_taken_back(session: VppSession) -> None:
+@pytest.mark.parametrize("behind", [(), (core.ControlPing(),)], ids=["alone", "with-what-belongs-to-it"])
+async def test_what_a_cancelled_caller_made_is_taken_back(
+    session: VppSession, behind: tuple[core.ControlPing, ...]
+) -> None:
     undone: list[MadeInterface] = []
 
     def undo(reply: MadeInterface) -> vxlan.VxlanTunnel:
         undone.append(reply)
         return tunnel(516, is_add=False)
 
-    caller = asyncio.create_task(session.create(tunnel(516), undo))
+    caller = asyncio.create_task(session.create(tunnel(516), undo, *behind))
     await asyncio.sleep(0)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -302,6 +336,26 @@ async def test_what_a_cancelled_caller_made_is_taken_back(session: VppSession) -
     await session.call(core.ControlPing())  # behind the undo
     assert len(undone) == 1
     assert [each for each in await session.dump(vxlan.VxlanDump()) if each.vni == 516] == []
+
+
+async def test_what_belongs_to_a_creation_leaves_with_it_and_takes_it_back_when_it_fails(
+    session: VppSession, tunnels: Tunnels
+) -> None:
+    index = await tunnels.make(517)
+    up = interface.InterfaceFlags(sw_if_index=index, flags=interface.ADMIN_UP)
+    before = session.counters.batches
+    made = await session.create(tunnel(518), lambda _: tunnel(518, is_add=False), up, core.ControlPing())
+    assert session.counters.batches == before + 1
+    assert {each.vni for each in await session.dump(vxlan.VxlanDump())} == {517, 518}
+    await session.call(tunnel(518, is_add=False))
+    missing = interface.InterfaceFlags(sw_if_index=9999, flags=interface.ADMIN_UP)
+    with pytest.raises(VppError, match="sw_interface_set_flags: INVALID_SW_IF_INDEX"):
+        await session.create(tunnel(518), lambda _: tunnel(518, is_add=False), up, missing)
+    assert {each.vni for each in await session.dump(vxlan.VxlanDump())} == {517}
+    with pytest.raises(VppError, match="vxlan_add_del_tunnel_v3: TUNNEL_EXIST"):
+        await session.create(tunnel(517), lambda _: tunnel(517, is_add=False), missing)
+    assert {each.sw_if_index for each in await session.dump(vxlan.VxlanDump())} == {index}
+    assert made.sw_if_index != index
 
 
 async def test_calls_of_one_turn_give_each_its_own_outcome(session: VppSession) -> None:

@@ -40,8 +40,12 @@ class Vpp(Protocol):
     async def calls(self, requests: Sequence[Call[Any]]) -> list[Any]:
         """Send all in one turn, in order; for each its reply or the NsmError it failed with."""
 
-    async def create(self, request: Call[ReplyT], undo: "Undo[ReplyT]") -> ReplyT:
-        """As ``call``; should the caller have gone when the reply comes, ``undo`` of it is sent."""
+    async def create(self, request: Call[ReplyT], undo: "Undo[ReplyT]", *behind: Call[Any]) -> ReplyT:
+        """As ``call``; should the caller have gone when the reply comes, ``undo`` of it is sent.
+
+        ``behind`` leave in the same turn, right behind it. Each belongs to what is made: one that fails has ``undo``
+        sent too, and its NsmError is raised.
+        """
 
     async def dump(self, request: Dump[DetailsT]) -> list[DetailsT]:
         """Everything VPP lists in answer to ``request``."""

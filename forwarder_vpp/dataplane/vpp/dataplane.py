@@ -40,7 +40,7 @@ from .objects.all import vpp_descriptors
 from .objects.tags import CLIENT, ENDPOINT
 from .objects.tap import Taps
 from .objects.udp_port import UdpPorts
-from .objects.wireguard_peer import WireguardPeer
+from .objects.wireguard_peer import WireguardPeer, WireguardPeers
 from .pool import Shape, WarmPool
 from .pooled import PooledAfPackets, PooledVeths
 from .process import VppProcess
@@ -120,7 +120,8 @@ class VppDataplane:
         self._facts = NodeFacts(ring=ring, taps=Path("/dev/vhost-net").exists())
         size = 0 if expedited or self._facts.taps else self.options.warm_pool
         self.pool = WarmPool(self.session, self.netlink, Shape(ring, VPP_MAC), size, instance)
-        kinds = vpp_descriptors(self.session, PooledAfPackets(self.session, self.pool))
+        peers = WireguardPeers(self.session, self._waiting.peer_made)
+        kinds = vpp_descriptors(self.session, PooledAfPackets(self.session, self.pool), peers)
         self.descriptors: tuple[Descriptor[Any], ...] = (
             self._ports,
             OwnedByConnection(PooledVeths(self.netlink, self.pool)),

@@ -17,6 +17,7 @@ from .messages.core import ControlPing, ControlPingReply, ShowVersion, ShowVersi
 from .table import mismatches
 
 EventT = TypeVar("EventT")
+_Posted = tuple[Call[Any], "asyncio.Future[Any]"]
 
 _log = structlog.get_logger(__name__)
 
@@ -190,18 +191,16 @@ class VppSession:
     async def calls(self, requests: Sequence[Call[Any]]) -> list[Any]:
         """All in one turn, in order: for each its reply, or the NsmError it failed with."""
         if any(spec_of(each).alone for each in requests):
-            waiting = [self.call(each) for each in requests]
-        else:
-            waiting = [self._answered(each, future) for each, future in self._posted(requests)]
-        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, NsmError):
-                raise outcome
-        return outcomes
+            outcomes = await asyncio.gather(*[self.call(each) for each in requests], return_exceptions=True)
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException) and not isinstance(outcome, NsmError):
+                    raise outcome
+            return outcomes
+        return await self._answers(self._posted(requests))
 
-    def _posted(self, requests: Sequence[Call[Any]]) -> list[tuple[Call[Any], "asyncio.Future[Any]"]]:
+    def _posted(self, requests: Sequence[Call[Any]]) -> list[_Posted]:
         """Each with the future of its reply; they leave with whatever else is sent in this turn of the loop."""
-        posted = []
+        posted: list[_Posted] = []
         for each in requests:
             try:
                 future = self._live().post(each)
@@ -211,22 +210,42 @@ class VppSession:
             posted.append((each, future))
         return posted
 
-    async def _answered(self, request: Call[ReplyT], future: "asyncio.Future[Any]") -> ReplyT:
-        reply: ReplyT = await self._await(request, future)
-        return _checked(request, reply)
+    async def _answers(self, posted: Sequence[_Posted]) -> list[Any]:
+        """For each its reply, or the NsmError it failed with. A future that is given up is cancelled."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.timeout):
+                await asyncio.gather(*[future for _, future in posted], return_exceptions=True)
+        return [self._outcome(request, future) for request, future in posted]
 
-    async def create(self, request: Call[ReplyT], undo: Undo[ReplyT]) -> ReplyT:
-        """As ``call``, but a caller that has gone by the time of the reply leaves nothing behind."""
+    def _outcome(self, request: Call[ReplyT], future: "asyncio.Future[ReplyT]") -> ReplyT | NsmError:
+        try:
+            return _checked(request, future.result())
+        except asyncio.CancelledError:
+            return self._unanswered(request)
+        except NsmError as error:
+            return error
+
+    async def create(self, request: Call[ReplyT], undo: Undo[ReplyT], *behind: Call[Any]) -> ReplyT:
+        """As ``call``, but a caller that has gone by the time of the reply leaves nothing behind.
+
+        Nor does one of ``behind``, which leave in the same turn, that fails.
+        """
         async with self._turn(request):
             link = self._live()
             future = link.post(request, undo)
             try:
-                reply: ReplyT = await self._await(request, future)
+                outcomes = await self._answers([(request, future), *self._posted(behind)])
             except asyncio.CancelledError:
-                if future.done() and not future.cancelled() and future.exception() is None:
+                if not future.cancelled() and future.exception() is None:
                     link.take_back(undo, future.result())  # the reply came in the turn of the cancellation
                 raise
-        return _checked(request, reply)
+        for outcome in outcomes:
+            if isinstance(outcome, NsmError):
+                if not isinstance(outcomes[0], NsmError):
+                    link.take_back(undo, outcomes[0])
+                raise outcome
+        made: ReplyT = outcomes[0]
+        return made
 
     def _turn(self, request: object) -> contextlib.AbstractAsyncContextManager[Any]:
         """One ring operation at a time: VPP stands still during each, so two in a row lose packets."""
@@ -248,9 +267,11 @@ class VppSession:
             async with asyncio.timeout(self.timeout):
                 return await future
         except TimeoutError:
-            name = spec_of(request).name
-            message = f"VPP did not answer {name} within {self.timeout:g} s"
-            raise NsmError(Code.DEADLINE_EXCEEDED, message) from None
+            raise self._unanswered(request) from None
+
+    def _unanswered(self, request: object) -> NsmError:
+        message = f"VPP did not answer {spec_of(request).name} within {self.timeout:g} s"
+        return NsmError(Code.DEADLINE_EXCEEDED, message)
 
     # events
 

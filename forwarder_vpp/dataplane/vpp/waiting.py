@@ -22,7 +22,13 @@ from forwarder_vpp.dataplane.vpp.messages.interface import (
     InterfaceFlags,
     WantInterfaceEvents,
 )
-from forwarder_vpp.dataplane.vpp.messages.wireguard import ESTABLISHED, PeerDump, PeerEvent, WantPeerEvents
+from forwarder_vpp.dataplane.vpp.messages.wireguard import (
+    DEAD,
+    ESTABLISHED,
+    PeerDump,
+    PeerEvent,
+    WantPeerEvents,
+)
 from forwarder_vpp.dataplane.vpp.objects.outcome import together
 from forwarder_vpp.dataplane.vpp.session import VppSession
 
@@ -34,12 +40,17 @@ _log = structlog.get_logger(__name__)
 
 
 class Waiting:
-    """Flags of interfaces and peers as of their last event; ``pid`` is ours, VPP echoes it."""
+    """Flags of interfaces and peers as of their last event; ``pid`` is ours, VPP echoes it.
+
+    A peer is among ``_peers`` from the moment VPP tells of it, which is that of its making if we made it: VPP says
+    whatever becomes of its flags from then on, its end last.
+    """
 
     def __init__(self, vpp: Vpp, pid: int) -> None:
         self._vpp = vpp
         self._pid = pid
         self._links: dict[int, int] = {}
+        self._peers: dict[int, int] = {}
         self._for_links: dict[int, set[asyncio.Future[None]]] = {}
         self._for_peers: dict[int, set[asyncio.Future[None]]] = {}
 
@@ -52,6 +63,11 @@ class Waiting:
     def forget(self) -> None:
         """VPP is another one: what is known of the old one means nothing."""
         self._links.clear()
+        self._peers.clear()
+
+    def peer_made(self, peer: int) -> None:
+        """Its events were asked for in the turn that made it; some may have come before its maker could say so."""
+        self._peers.setdefault(peer, 0)
 
     async def link_up(self, index: int) -> None:
         """Until the interface has its link."""
@@ -72,11 +88,7 @@ class Waiting:
         """
         for tried in itertools.count():
             with _Place(self._for_peers, peer) as arrived:
-                want = self._vpp.call(WantPeerEvents(index, peer, 1, self._pid))
-                _, found = await asyncio.gather(
-                    want, self._vpp.dump(PeerDump(peer_index=peer))
-                )  # in this order
-                if any(each.flags & ESTABLISHED for each in found):
+                if await self._has_session(index, peer, ask=tried > 0):
                     return
                 if await _within(patience * 2**tried, arrived):
                     return
@@ -84,6 +96,15 @@ class Waiting:
                 return
             _log.info("wireguard.begun_anew", sw_if_index=index, peer_index=peer, tries=tried + 1)
             await together(self._vpp, [InterfaceFlags(index, 0), InterfaceFlags(index, ADMIN_UP)])
+
+    async def _has_session(self, index: int, peer: int, *, ask: bool) -> bool:
+        """As the events say; VPP is asked for them and for the state of a peer that it has not told of."""
+        flags = self._peers.get(peer)
+        if flags is not None and not ask:
+            return bool(flags & ESTABLISHED)
+        want = self._vpp.call(WantPeerEvents(index, peer, 1, self._pid))
+        _, found = await asyncio.gather(want, self._vpp.dump(PeerDump(peer_index=peer)))  # in this order
+        return any(each.flags & ESTABLISHED for each in found)
 
     def _interface_event(self, event: InterfaceEvent) -> None:
         if event.deleted:
@@ -94,6 +115,10 @@ class Waiting:
             _wake(self._for_links, event.sw_if_index)
 
     def _peer_event(self, event: PeerEvent) -> None:
+        if event.flags & DEAD:
+            self._peers.pop(event.peer_index, None)
+            return
+        self._peers[event.peer_index] = event.flags
         if event.flags & ESTABLISHED:
             _wake(self._for_peers, event.peer_index)
 

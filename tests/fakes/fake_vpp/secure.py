@@ -5,6 +5,7 @@ from typing import Any
 from forwarder_vpp.dataplane.vpp.messages import acl
 from forwarder_vpp.dataplane.vpp.messages import wireguard as wg
 from forwarder_vpp.dataplane.vpp.messages.common import ANY, Done, MadeInterface
+from forwarder_vpp.dataplane.vpp.messages.interface import ADMIN_UP
 
 from .handlers import OK, Handler
 from .model import Interface, Model, Refused
@@ -60,6 +61,26 @@ def peer_remove(model: Model, request: wg.PeerRemove) -> Done:
     return OK
 
 
+def _peer_flags(model: Model, peer: wg.PeerAdd) -> int:
+    found = model.interfaces[peer.sw_if_index]
+    has_session = found.flags & ADMIN_UP and found.rises > model.handshakes_in_vain
+    return wg.ESTABLISHED if has_session else 0
+
+
+def peer_flags(model: Model) -> dict[int, int]:
+    """Of every peer."""
+    return {index: _peer_flags(model, peer) for index, peer in model.peers.items()}
+
+
+def told_of(model: Model, request: wg.WantPeerEvents) -> set[int]:
+    """The peers that are there and meant."""
+    return {
+        index
+        for index, peer in model.peers.items()
+        if request.peer_index in (ANY, index) and request.sw_if_index in (ANY, peer.sw_if_index)
+    }
+
+
 def peer_list(model: Model, request: wg.PeerDump) -> list[wg.PeerDetails]:
     return [
         wg.PeerDetails(
@@ -72,9 +93,7 @@ def peer_list(model: Model, request: wg.PeerDump) -> list[wg.PeerDetails]:
             table_id=peer.table_id,
             endpoint=peer.endpoint,
             sw_if_index=peer.sw_if_index,
-            flags=wg.ESTABLISHED
-            if max(model.interfaces[peer.sw_if_index].rises, 1) > model.handshakes_in_vain
-            else 0,
+            flags=_peer_flags(model, peer),
             allowed_ips=peer.allowed_ips,
         )
         for index, peer in model.peers.items()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from struct import Struct
 from typing import Any
@@ -19,6 +19,7 @@ from forwarder_vpp.dataplane.vpp.frames import (
     Frames,
 )
 from forwarder_vpp.dataplane.vpp.messages.interface import InterfaceEvent, WantInterfaceEvents
+from forwarder_vpp.dataplane.vpp.messages.wireguard import DEAD, PeerEvent, WantPeerEvents
 from forwarder_vpp.dataplane.vpp.table import SPECS
 
 from . import handlers, secure
@@ -40,13 +41,16 @@ class Plan:
 
 
 class FakeVpp:
-    """``specs`` is what it claims to speak; ``received`` holds every decoded request in order."""
+    """``specs`` is what it claims to speak.
+
+    ``received`` holds every decoded request in order, ``turns`` how many came at once each time.
+    """
 
     def __init__(self, path: str, specs: Sequence[Spec] = SPECS) -> None:
         self.path = path
         self.model = Model()
         self.received: list[object] = []
-        self.reads: list[int] = []
+        self.turns: list[int] = []
         self._plan = Plan()
         self._seen: Counter[str] = Counter()
         names = [*dict.fromkeys(spec.wire_name for spec in specs), _BYE, _BYE_REPLY]
@@ -54,6 +58,7 @@ class FakeVpp:
         self._requests = {self._numbers[spec.wire_name]: spec for spec in specs if spec.kind == REQUEST}
         self._writers: set[asyncio.StreamWriter] = set()
         self._wants_events: set[asyncio.StreamWriter] = set()
+        self._wants_peers: dict[asyncio.StreamWriter, set[int]] = {}
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -116,13 +121,15 @@ class FakeVpp:
         frames = Frames()
         with contextlib.suppress(ConnectionError):
             while chunk := await reader.read(4096):
-                self.reads.append(len(chunk))
-                for body in frames.feed(chunk):
+                bodies = list(frames.feed(chunk))
+                self.turns.append(len(bodies))
+                for body in bodies:
                     if not await self._receive(writer, body):
                         break
         writer.transport.abort()
         self._writers.discard(writer)
         self._wants_events.discard(writer)
+        self._wants_peers.pop(writer, None)
         self._tasks.discard(task)
 
     async def _receive(self, writer: asyncio.StreamWriter, body: bytes) -> bool:
@@ -153,7 +160,7 @@ class FakeVpp:
 
     def _respond(self, writer: asyncio.StreamWriter, spec: Spec, request: object, context: int) -> None:
         retval = self._plan.failures.pop((spec.name, self._seen[spec.name]), 0)
-        before = dict(self.model.interfaces)
+        before, peers = dict(self.model.interfaces), secure.peer_flags(self.model)
         answer: Any
         try:
             tables = (handlers.HANDLERS, secure.HANDLERS)
@@ -162,6 +169,9 @@ class FakeVpp:
             answer = _refusal(spec, refused.retval)
         if isinstance(request, WantInterfaceEvents):
             self._wants_events.add(writer)
+        if isinstance(request, WantPeerEvents) and not retval:
+            self._wants_peers.setdefault(writer, set()).update(secure.told_of(self.model, request))
+        self._tell_of_ends(peers)
         entry = spec_of(spec.answer)
         if entry.kind == DETAILS:
             for each in answer if isinstance(answer, list) else ():
@@ -170,6 +180,21 @@ class FakeVpp:
             _send(writer, self._body(reply_spec(spec), answer, context))
         for index in before.keys() - self.model.interfaces.keys():
             self.emit(InterfaceEvent(pid=1, sw_if_index=index, flags=0, deleted=True))
+        for index, now in secure.peer_flags(self.model).items():
+            if now != peers.get(index, 0):
+                self._tell_of(PeerEvent(pid=0, peer_index=index, flags=now))
+
+    def _tell_of_ends(self, before: Mapping[int, int]) -> None:
+        """Before the answer to what removed them, as VPP does it; nobody is told of whoever has that index next."""
+        for index in before.keys() - self.model.peers.keys():
+            self._tell_of(PeerEvent(pid=0, peer_index=index, flags=DEAD))
+            for told in self._wants_peers.values():
+                told.discard(index)
+
+    def _tell_of(self, event: PeerEvent) -> None:
+        for writer, told in self._wants_peers.items():
+            if event.peer_index in told:
+                _send(writer, self._body(spec_of(event), event, 0))
 
     def _body(self, spec: Spec, message: object, context: int) -> bytes:
         return ANSWER.pack(self._numbers[spec.wire_name], context) + spec.layout.pack(message)

@@ -113,7 +113,7 @@ class PeerDump(Dump[PeerDetails]):
 
 @request("want_wireguard_peer_events", 0x3BC666C8, reads=True)
 class WantPeerEvents(Call[Done]):
-    """Ask for the events of a peer; with ANY only of the peers that exist now."""
+    """Ask for the events of a peer; with ANY for those of the peers that the interface has now."""
 
     sw_if_index: u32
     peer_index: u32

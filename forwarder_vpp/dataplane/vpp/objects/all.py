@@ -18,13 +18,15 @@ from .wireguard import Wireguards
 from .wireguard_peer import WireguardPeers
 
 
-def vpp_descriptors(vpp: Vpp, af_packets: AfPackets | None = None) -> tuple[Descriptor[Any], ...]:
-    """One descriptor of each kind that needs nothing but VPP; ``af_packets`` in place of the plain one."""
+def vpp_descriptors(
+    vpp: Vpp, af_packets: AfPackets | None = None, peers: WireguardPeers | None = None
+) -> tuple[Descriptor[Any], ...]:
+    """One descriptor of each kind that needs nothing but VPP; ``af_packets`` and ``peers`` in place of plain ones."""
     return (
         af_packets or AfPackets(vpp),
         VxlanTunnels(vpp),
         Wireguards(vpp),
-        WireguardPeers(vpp),
+        peers or WireguardPeers(vpp),
         L2Xconnects(vpp),
         L3Xconnects(vpp),
         Neighbours(vpp),

@@ -1,13 +1,15 @@
 """The one peer of a WireGuard interface: everything the tunnel carries goes to it."""
 
+import os
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 
 from forwarder_vpp.dataplane.contract.items import Handles, Item, Key, Present
 from forwarder_vpp.dataplane.contract.vpp import Vpp
 from forwarder_vpp.dataplane.vpp.messages import wireguard as api
+from forwarder_vpp.dataplane.vpp.messages.common import ANY
 
 from .inventory import inventory
 from .keys import PEER, number
@@ -38,15 +40,23 @@ class WireguardPeer:
 
 
 class WireguardPeers:
-    """Descriptor of ``WireguardPeer``; the handle is VPP's peer index."""
+    """Descriptor of ``WireguardPeer``; the handle is VPP's peer index.
+
+    ``made`` is called with each index that VPP gives out: it tells of that peer's handshakes from the first one on.
+    """
 
     kind = PEER
 
-    def __init__(self, vpp: Vpp) -> None:
+    def __init__(self, vpp: Vpp, made: Callable[[int], None] = lambda _: None) -> None:
         self._vpp = vpp
+        self._made = made
 
     async def create(self, item: WireguardPeer, handles: Handles) -> object:
-        """One message; VPP shakes hands by itself once the interface is up."""
+        """Two messages, one round trip; VPP shakes hands by itself once the interface is up.
+
+        The events are asked for by the interface, whose index is known, since the peer's is not before the answer.
+        """
+        index = number(handles, item.interface)
         request = api.PeerAdd(
             peer_index=0,
             preshared_key=bytes(32),
@@ -56,11 +66,13 @@ class WireguardPeers:
             persistent_keepalive=_KEEPALIVE,
             table_id=0,
             endpoint=ip_address(item.remote),
-            sw_if_index=number(handles, item.interface),
+            sw_if_index=index,
             flags=0,
             allowed_ips=_EVERYTHING,
         )
-        made = await self._vpp.create(request, lambda reply: api.PeerRemove(reply.peer_index))
+        events = api.WantPeerEvents(index, ANY, 1, os.getpid())
+        made = await self._vpp.create(request, lambda reply: api.PeerRemove(reply.peer_index), events)
+        self._made(made.peer_index)
         return made.peer_index
 
     def updatable(self, old: WireguardPeer, new: WireguardPeer) -> bool:
