@@ -141,6 +141,13 @@ async def test_a_connection_takes_no_more_turns_than_it_must(bench: Bench, name:
     assert bench.fake.turns[before:] == []
 
 
+def another_vpp(bench: Bench) -> asyncio.Event:
+    """Set when the next VPP answers."""
+    up = asyncio.Event()
+    bench.dataplane.session.on_up(lambda _: up.set())
+    return up
+
+
 SETTINGS = {"sw_interface_set_mtu", "feature_gso_enable_disable", "sw_interface_tag_add_del"}
 
 
@@ -156,12 +163,11 @@ async def test_interfaces_rise_last(bench: Bench, name: str) -> None:
     begin = len(bench.fake.received)
     await bench.realise(name)
     assert rises_last(messages(bench.fake, begin))
-    lost = asyncio.Event()
-    bench.dataplane.session.on_up(lambda _: lost.set())
+    up = another_vpp(bench)
     await bench.fake.kill()
     await bench.fake.start()
     begin = len(bench.fake.received)
-    await lost.wait()
+    await up.wait()
     await bench.reconciler.drain()
     again = [each for each in messages(bench.fake, begin) if each != "show_version"]
     assert rises_last(again)
@@ -205,8 +211,7 @@ async def test_at_whichever_message_vpp_dies_the_next_one_has_nothing_and_takes_
 ) -> None:
     empty = bench.held()
     for call in range(1, sum(TURNS[name]) + 1):
-        up = asyncio.Event()
-        bench.dataplane.session.on_up(lambda _, up=up: up.set())
+        up = another_vpp(bench)
         bench.fake.die_at(call)
         with pytest.raises(NsmError, match="VPP closed its API socket"):
             await bench.realise(name)
