@@ -75,7 +75,8 @@ class Stage:
         """Everything that exists on the nodes and in their VPPs."""
         clis = [cli_of(node) for node in self.topology.nodes] if self.is_vpp else []
         spaces = [node.netns for node in self.topology.nodes]
-        return census.take(spaces=spaces, mark=self.world.mark, vpp_clis=clis, names=self.is_ours)
+        found = census.take(spaces=spaces, mark=self.world.mark, vpp_clis=clis, names=self.is_ours)
+        return found.without_ready_pairs()
 
     def is_ours(self, name: str) -> bool:
         """Whether a name that all programs of the machine share belongs to this lab."""

@@ -291,12 +291,13 @@ class Scene:
         """What exists on the nodes and in their VPPs; logs and stores are files that stay."""
         nodes = self.world.topology.nodes
         clis = [cli_of(node) for node in nodes] if self.dataplane == "vpp" else []
-        return census.take(
+        found = census.take(
             spaces=[node.netns for node in nodes],
             mark=self.world.mark,
             vpp_clis=clis,
             names=is_of(self.world.topology),
         )
+        return found.without_ready_pairs()
 
     def clean(self) -> None:
         """Remove what a test added and left, also after a failure."""

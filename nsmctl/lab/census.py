@@ -7,6 +7,7 @@ cannot share their beliefs. What changes by itself (counters, neighbour states, 
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -40,6 +41,9 @@ _VPP_QUESTIONS: Final = (
 SETTING: Final = "setting"
 _RAISED: Final = Path("/proc/sys/fs/inotify/max_user_instances")
 _RAISERS: Final = Path("/run/nsm-inotify-instances")
+_READY: Final = "-pool-"
+"""In the alias of a link that waits for a connection."""
+
 _FILES: Final = ("/run/wireguard", "/run/netns", "/dev/shm")  # noqa: S108 - looked at, not written
 
 
@@ -60,6 +64,24 @@ class Census:
             lines += [f"+ {kind}: {fact}" for fact in sorted(after - before)]
             lines += [f"- {kind}: {fact}" for fact in sorted(before - after)]
         return tuple(lines)
+
+    def without_ready_pairs(self) -> "Census":
+        """Leave out what a running forwarder keeps ready (``NSM_WARM_POOL``): it is used and made anew at any moment.
+
+        Only whole pairs are: both ends at the node, marked as waiting. Half a pair, or one in VPP alone, stays.
+        """
+        ends = {fact.split()[0] for facts in self.facts.values() for fact in facts if _READY in fact}
+        whole = {end for end in ends if {f"nvp{end[3:]}", f"nwp{end[3:]}"} <= ends}
+        return Census(
+            {
+                kind: frozenset(fact for fact in facts if whole.isdisjoint(_words(fact)))
+                for kind, facts in self.facts.items()
+            }
+        )
+
+
+def _words(fact: str) -> set[str]:
+    return {word.removeprefix("host-").rstrip(":") for word in fact.split()}
 
 
 def take(
@@ -189,8 +211,11 @@ def _sockets(protocol: str, state: str = "") -> Iterable[str]:
 
 
 def _packet_sockets() -> Iterable[str]:
-    for number, line in enumerate(_lines("/proc/thread-self/net/packet")):
-        yield f"{line.split()[4]} #{number}"
+    """By link, as links get other numbers."""
+    names = {str(number): name for number, name in socket.if_nameindex()}
+    found = Counter(line.split()[4] for line in _lines("/proc/thread-self/net/packet"))
+    for number, count in found.items():
+        yield f"{names.get(number, number)} {count}"
 
 
 def _lines(file: str) -> list[str]:

@@ -114,7 +114,7 @@ def node(one_node: Scene) -> Iterator[Scene]:
 
 def early(lab: Scene, **env: str) -> dict[str, Any]:
     """A connection from before the fault. Its client leaves an agent's death alone, for packets go on."""
-    (connection,) = lab.client("early", URL, **env)
+    (connection,) = lab.client("early", URL, env=env)
     return connection
 
 
