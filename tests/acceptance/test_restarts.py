@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ Tell = Callable[[str, object], None]
 
 
 @contextmanager
-def traffic(lab: Scene, tell: Tell, **client_env: str) -> Iterator[dict[str, int]]:
+def traffic(
+    lab: Scene, tell: Tell, rates: Mapping[str, float] = RATES, **client_env: str
+) -> Iterator[dict[str, int]]:
     """One connection of each kind, every one probed both ways while the block runs: 0 lost, no interface replaced.
 
-    The clients have the liveness settings that are shipped; ``tell`` is told what was measured.
+    The clients have the liveness settings that are shipped; ``tell`` is told what was measured. ``rates`` in packets/s.
     """
     connections: dict[str, dict[str, Any]] = {}
     for number, (name, remote, payload) in enumerate(WORLD):
@@ -38,7 +40,7 @@ def traffic(lab: Scene, tell: Tell, **client_env: str) -> Iterator[dict[str, int
     with ExitStack() as stack:
         running = {
             name: stack.enter_context(
-                lab.probes(flows_of(c)[:1], f"by-{name}", f"to-{name}", rate=RATES[name])
+                lab.probes(flows_of(c)[:1], f"by-{name}", f"to-{name}", rate=rates[name])
             )
             for name, c in connections.items()
         }
