@@ -11,6 +11,7 @@ CLONE_NEWNET: Final = 0x40000000
 MS_REC: Final = 0x4000
 MS_BIND: Final = 0x1000
 MS_PRIVATE: Final = 0x40000
+MS_SHARED: Final = 0x100000
 MNT_DETACH: Final = 2
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)

@@ -5,6 +5,7 @@ Entering one is two system calls on the calling thread (7 us), never a child pro
 """
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from typing import Any, Final
 from pyroute2 import IPRoute
 
 from nsmctl.errors import LabError
-from nsmctl.lab.kernel import CLONE_NEWNET, MS_BIND, mount, setns, unmount, unshare
+from nsmctl.lab.kernel import CLONE_NEWNET, MS_BIND, MS_REC, MS_SHARED, mount, setns, unmount, unshare
 
 DIRECTORY: Final = Path("/run/netns")
 OWN: Final = Path("/proc/thread-self/ns/net")
@@ -72,7 +73,7 @@ def create(name: str) -> Path:
     """Make a namespace with its loopback up; LabError if the name is taken or we may not."""
     path = path_of(name)
     try:
-        DIRECTORY.mkdir(parents=True, exist_ok=True)
+        _prepare()
         path.touch(mode=0o444, exist_ok=False)
     except FileExistsError:
         raise LabError(
@@ -100,6 +101,30 @@ def delete(name: str) -> bool:
         path.unlink()
         return True
     return False
+
+
+def _prepare() -> None:
+    """The directory as a shared mount of its own, as the first ``ip netns add`` makes it, under the same lock.
+
+    If that came later, its mount would cover the names we had pinned, and a name covered so cannot be removed.
+    """
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    lock = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            _share()
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # that is: no mount point yet
+                raise
+            mount(str(DIRECTORY), str(DIRECTORY), "none", MS_BIND | MS_REC)
+            _share()
+    finally:
+        os.close(lock)
+
+
+def _share() -> None:
+    mount("none", str(DIRECTORY), "none", MS_SHARED | MS_REC)
 
 
 def _bind_new(path: Path) -> None:
