@@ -18,6 +18,10 @@ REQUEST_TIMEOUT: Final = 15.0
 """Deadline of a Request in seconds: longer than a token lives would mean closed at once (trap 8)."""
 
 
+UNREGISTER_SHARE: Final = 1 / 6
+"""Half of what is left when a registration is refreshed: whoever comes back in time is never dropped before."""
+
+
 def refresh_delay(path: Path, now: float) -> float:
     """Seconds until the client refreshes, 0 = at once; ``now`` in Unix seconds.
 
@@ -78,5 +82,10 @@ def registration_expiry(
 
 
 def unregister_time(expiration: int, now: float, remaining: float | None) -> float:
-    """Unix seconds at which a registry drops a registration nobody refreshed (reference §3.13)."""
-    return max(now, expiration / _SECOND_NS - (remaining or 0.0))
+    """Unix seconds at which a registry drops a registration nobody refreshed (reference §3.13).
+
+    ``remaining`` as for ``close_time``, but no more than UNREGISTER_SHARE of the time that is left: the deadline
+    says how long the caller's token lives, which may be longer than ours, or than a registration does (trap 8).
+    """
+    end = expiration / _SECOND_NS
+    return max(now, end - min(remaining or 0.0, (end - now) * UNREGISTER_SHARE))

@@ -159,8 +159,7 @@ async def test_a_refused_refresh_keeps_what_was_there(world: World) -> None:
 
 
 async def test_the_end_of_a_registration_frees_socket_and_name(world: World) -> None:
-    world.remaining = 120.0  # a deadline beyond its life
-    await world.register()
+    await world.register(replace(ENDPOINT, expiration_time=round((world.now + 0.01) * SECOND)))
     async with asyncio.timeout(10):
         assert await world.policies.freed.get() == "nse"
     assert world.local.get("nse") is None

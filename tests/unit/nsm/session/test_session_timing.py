@@ -63,8 +63,18 @@ def test_registrations() -> None:
     assert registration_refresh_delay(None, 100) == math.inf
     assert registration_refresh_delay(400 * S, 100) == pytest.approx(200)
     assert registration_refresh_delay(50 * S, 100) == 0
-    assert unregister_time(160 * S, 100, 15) == 145
-    assert unregister_time(160 * S, 100, 120) == 100
+    assert unregister_time(400 * S, 100, 15) == 385
+    assert unregister_time(400 * S, 100, None) == 400
+    assert unregister_time(50 * S, 100, 15) == 100
+
+
+@pytest.mark.parametrize("remaining", [0.1, 2.5, 15.0, 120.0])
+@pytest.mark.parametrize("left", [1, 5, 10, 60])
+def test_a_registration_is_not_dropped_before_its_refresh_is_due(left: int, remaining: float) -> None:
+    """The deadline of a call is of its caller's token, which may live longer than the registry's own."""
+    end = (100 + left) * S
+    refreshed = 100 + registration_refresh_delay(end, 100)
+    assert unregister_time(end, 100, remaining) - refreshed >= left / 6 - 1e-6
 
 
 def test_a_registration_ends_at_the_earliest_of_all() -> None:
