@@ -78,7 +78,7 @@ def test_the_whole_ca_is_replaced_and_loses_no_packet(lab: Scene, record_propert
 
             seen.until_worn(1, is_after, seconds=PATIENCE_S)
             for hop in ("manager", "forwarder"):
-                asyncio.run(accepts(lab, hop, thief, is_welcome=step != "finish"))
+                seen.run(accepts(lab, hop, thief, is_welcome=step != "finish"))
         (connection,) = lab.client("newcomer", "to-wireguard-service")
         carried(lab.probe(connection, "newcomer", "to-wireguard"))
 

@@ -9,7 +9,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -84,6 +84,7 @@ class Wardrobe:
         self._worn: dict[str, set[int]] = {name: set() for name in places}
         self._fresh: dict[str, None] = {}
         self._old: set[str] = set()
+        self._loop = asyncio.new_event_loop()
         self._watching: asyncio.Task[None] | None = None
 
     def until_worn(self, count: int, wanted: Callable[[Trust], bool], *, seconds: float) -> None:
@@ -133,16 +134,19 @@ class Wardrobe:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Take the tokens of all connections that pass the near manager while the block runs, on a thread."""
-        loop = asyncio.new_event_loop()
-        self._watching = task = loop.create_task(self._watch())
-        thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.wait({task})))
+        self._watching = task = self._loop.create_task(self._watch())
+        thread = threading.Thread(target=lambda: self._loop.run_until_complete(asyncio.wait({task})))
         thread.start()
         try:
             yield
         finally:
-            loop.call_soon_threadsafe(task.cancel)
+            self._loop.call_soon_threadsafe(task.cancel)
             thread.join()
-            loop.close()
+            self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """``work`` on that thread; grpcio serves one event loop at a time."""
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _watch(self) -> None:
         settings = NsmSettings(name=OPERATOR, identity_dir=str(self._near.identities), dial_timeout=DIAL_S)
@@ -156,16 +160,19 @@ class Wardrobe:
 
     @contextmanager
     def handed(self, name: str) -> Iterator[None]:
-        """Take what an identity is handed out while the block runs."""
+        """Take what an identity is handed out while the block runs, from the SVID that it has at the beginning."""
         place = self._places.get(name, self._near)
         known = self._handed[name]
+        first = threading.Event()
 
         def take(context: Any) -> None:
             known.setdefault(context.default_svid.leaf.serial_number, Handed.of(context))
+            first.set()
 
         client = WorkloadApiClient(f"unix://{place.identities}/{name}.sock")
         stream = client.stream_x509_contexts(take, lambda _: None)
         try:
+            assert first.wait(DIAL_S), f"nothing from the Workload API for {name}"
             yield
         finally:
             stream.cancel()
