@@ -133,9 +133,8 @@ async def test_stop_ends_streams_that_never_end(bench: Bench) -> None:
 
 async def test_connections_that_come_and_go_leave_nothing(bench: Bench) -> None:
     own = bench.authority.identity("/client/c")
-    first = bench.channel(
-        identity=own
-    )  # only a call shows that the server, and grpcio behind it, has accepted
+    first = bench.channel(identity=own)
+    # Only a call shows that the server, and grpcio behind it, has accepted.
     await first.unary(REQUEST, request(), timeout=5)
     before = open_fds()
     for at in range(20):
