@@ -51,10 +51,17 @@ def short_lived(lab: Scene) -> Iterator[None]:
 
 @contextmanager
 def rotating(lab: Scene, tell: Tell) -> Iterator[Wardrobe]:
-    """Traffic over every kind of connection, and SVIDs that are renewed under it; 0 lost when the block has ended."""
+    """Traffic over every kind of connection, and SVIDs that are renewed under it; 0 lost when the block has ended.
+
+    The clients' first tokens live no longer than those SVIDs: the first refresh would come after two minutes.
+    """
     workloads = {f"by-{name}": lab.near for name, _, _ in WORLD}
     workloads |= {f"to-{name}": lab.far if remote else lab.near for name, remote, _ in WORLD}
-    with traffic(lab, tell, RATES), wardrobe(lab.world.topology, workloads) as seen, short_lived(lab):
+    with (
+        traffic(lab, tell, RATES, NSM_MAX_TOKEN_LIFETIME=SVID_TTL),
+        wardrobe(lab.world.topology, workloads) as seen,
+        short_lived(lab),
+    ):
         yield seen
 
 
