@@ -198,9 +198,11 @@ class Channel:
             if self._link is not None:
                 self._retire(self._link)
             link = await self._dialled_link(timeout)
-            if (
-                link.svid is self._identity.current.svid
-            ):  # else it rotated meanwhile: keys must match (trap 5)
+            if link.svid is not self._identity.current.svid:
+                continue  # it rotated meanwhile: keys must match (trap 5)
+            if link.pump.is_ending:  # so would be the next one
+                raise NsmError(Code.UNAVAILABLE, f"{self.url}: {_reason(link)}")
+            if link.is_open:
                 return link
 
     def _usable(self) -> Link | None:

@@ -58,8 +58,12 @@ class Link:
         Nor once half of what was left of the peer's certificate has passed: by then it will have rotated, and the
         answers to whoever still uses the old one are good for less and less.
         """
-        is_open = not self._is_retired and not self.pump.is_ending and time.time() < self._stale_at
-        return is_open and self._channel.get_state() in _USABLE
+        return self.is_open and time.time() < self._stale_at and self._channel.get_state() in _USABLE
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither side has ended it, as far as is known here."""
+        return not self._is_retired and not self.pump.is_ending
 
     def unary(self, path: str) -> Any:
         """The callable of a unary method, bytes to bytes."""

@@ -16,6 +16,8 @@ from nsm.transport.wire import READ_SIZE, Wire
 
 LINGER: Final = 1.0
 """Seconds that a finished connection waits for the other side's end, so that the last bytes are not lost."""
+_WITHOUT_A_WORD: Final = "the peer ended the connection after the handshake, without a word: it refused us"
+"""In TLS 1.3 the asking side's handshake ends before its certificate is judged, and not every refusal is an alert."""
 _READS_PER_TURN: Final = 128
 _BYTES_PER_TURN: Final = 4 * READ_SIZE
 
@@ -40,6 +42,7 @@ class Pump:
         self._private_ended = False
         self._linger: asyncio.TimerHandle | None = None
         self.is_closed = False
+        self._was_heard = False
         self.reason = ""
 
     def start(self) -> None:
@@ -101,10 +104,13 @@ class Pump:
         if is_goodbye:
             self._wire_ended = True
         if self._wire_ended:
+            if not self._was_heard and not self._private_ended:
+                self.reason = _WITHOUT_A_WORD
             self._loop.remove_reader(self._wire_fd)
             self._end_private()
 
     def _give(self, data: bytes) -> None:
+        self._was_heard = True
         if not self._to_private:
             try:
                 sent = self._private.send(data)
@@ -177,6 +183,8 @@ class Pump:
                 self._loop.add_writer(self._wire_fd, self._write_wire)
                 self._loop.remove_reader(self._private_fd)
                 self._to_wire += view
+            except OSError as error:
+                self._hear_out(error)
             return
         self._to_wire += data
 
@@ -184,11 +192,14 @@ class Pump:
         self._guarded(self._flush_wire)
 
     def _flush_wire(self) -> None:
-        with memoryview(self._to_wire) as view:
-            try:
+        try:
+            with memoryview(self._to_wire) as view:
                 sent = self.wire.send(view)
-            except BlockingIOError:
-                return
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._hear_out(error)
+            return
         del self._to_wire[:sent]
         if self._to_wire:
             return
@@ -199,6 +210,12 @@ class Pump:
             self._loop.add_reader(self._private_fd, self._read_private)
 
     # the end
+
+    def _hear_out(self, error: OSError) -> None:
+        """The peer takes no more: what it has said last still counts, and its alert tells more than a broken pipe."""
+        was_ending = self.is_ending
+        self._receive()
+        self.close("" if was_ending else explain(error))
 
     def _finish_if_done(self) -> None:
         """Grpcio has ended and all is sent: end the wire; with the peer's end too all is over."""

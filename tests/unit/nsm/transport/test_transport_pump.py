@@ -1,8 +1,10 @@
 """Bytes: large messages, slow readers, ends and restarts."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -17,13 +19,79 @@ from nsm.model.connection import (
 )
 from nsm.model.errors import Code, NsmError
 from nsm.transport.call import Call
+from nsm.transport.pump import Pump
 from nsm.transport.server import Server
-from nsm.transport.wire import READ_SIZE
+from nsm.transport.wire import READ_SIZE, Wire
 from nsm.wire import methods
 from tests.fakes.fd_peer import Transceiver
 from tests.unit.nsm.transport.bench import REQUEST, Bench, ask, assert_no_leak, open_fds, request
 
 LARGE = "x" * 3_900_000
+
+
+class _Plain:
+    """In the place of TLS: what it is given, and a refusal for ``alert``."""
+
+    def decrypt(self, data: bytes) -> tuple[list[bytes], bool]:
+        if data == b"alert":
+            error = ssl.SSLError(1, "the peer's alert")
+            error.reason = "SSLV3_ALERT_BAD_CERTIFICATE"
+            raise error
+        return [data] if data else [], False
+
+    def encrypt(self, data: bytes) -> bytes:
+        return data
+
+    def pending(self) -> bytes:
+        return b""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A pump without TLS that is not started, and the far end of either side."""
+
+    pump: Pump
+    peer: socket.socket
+    grpc: socket.socket
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[Ends]:
+    (wire, peer), (private, grpc) = socket.socketpair(), socket.socketpair()
+    tls: Any = _Plain()
+    pump = Pump(Wire(wire), tls, private, lambda _: None)
+    yield Ends(pump, peer, grpc)
+    pump.close()
+    peer.close()
+    grpc.close()
+
+
+async def test_an_alert_that_came_before_we_wrote_is_why_it_ended(ends: Ends) -> None:
+    ends.peer.send(b"alert")
+    ends.peer.close()
+    ends.grpc.send(b"a request")
+    ends.pump._read_private()
+    assert ends.pump.is_closed
+    assert "bad certificate" in ends.pump.reason
+
+
+async def test_an_answer_that_came_before_we_wrote_reaches_grpc(ends: Ends) -> None:
+    ends.peer.send(b"an answer")
+    ends.peer.close()
+    ends.grpc.send(b"a request")
+    ends.pump._read_private()
+    assert ends.grpc.recv(100) == b"an answer"
+    assert ends.pump.is_closed
+    assert ends.pump.reason == "Broken pipe"
+
+
+async def test_so_it_is_for_what_had_waited_to_leave(ends: Ends) -> None:
+    ends.peer.send(b"alert")
+    ends.pump._to_wire += b"a request"
+    ends.peer.close()
+    ends.pump._write_wire()
+    assert ends.pump.is_closed
+    assert "bad certificate" in ends.pump.reason
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["unix", "tcp"])

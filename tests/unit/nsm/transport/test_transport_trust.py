@@ -5,10 +5,13 @@
 import asyncio
 import socket
 import ssl
+import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -26,6 +29,7 @@ from nsm.model.errors import Code, NsmError
 from nsm.model.identity import Svid
 from nsm.transport.call import Call
 from nsm.transport.channel import Channels
+from nsm.transport.link import Link, dial
 from nsm.transport.server import Server
 from nsm.transport.tls import verified_chain
 from nsm.wire import methods
@@ -277,6 +281,72 @@ async def test_one_that_hangs_up_says_so(bench: Bench) -> None:
             await asking
         assert caught.value.code is Code.UNAVAILABLE
     Path(path).unlink()
+
+
+class Refuser:
+    """Ends each connection without an alert, once it has seen the first bytes after the handshake."""
+
+    def __init__(self, path: Path, own: Papers) -> None:
+        self.connections = 0
+        self._context = own.context(is_server=True)
+        self._sock = socket.socket(socket.AF_UNIX)
+        self._sock.bind(str(path))
+        self._sock.listen(8)
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                accepted, _ = self._sock.accept()
+                self.connections += 1
+                transceiver = Transceiver(accepted, self._context, is_server=True)
+                while not transceiver._decrypted():
+                    transceiver._read()
+                accepted.close()
+
+    def close(self) -> None:
+        self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        self._thread.join()
+
+
+async def test_a_refusal_after_the_handshake_is_one_however_silent(bench: Bench) -> None:
+    path = bench.directory / "refuser.sock"
+    refuser = Refuser(path, papers(bench.authority.identity("/server/go")))
+    try:
+        reason = await refused(bench, bench.authority.identity("/client/c"), f"unix://{path}")
+    finally:
+        refuser.close()
+        path.unlink()
+    assert "refused us" in reason
+    assert refuser.connections == 1
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream", "peer"])
+async def test_a_connection_that_ends_right_after_the_dial_is_dialled_once(
+    bench: Bench, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dials: list[str] = []
+
+    async def unlucky(*to: Any) -> Link:
+        dials.append(to[0])
+        link = await dial(*to)
+        link.pump.close("cut")
+        await asyncio.wait({link._closed})
+        return link
+
+    monkeypatch.setattr("nsm.transport.channel.dial", unlucky)
+    channel = bench.channel()
+    ways: dict[str, Callable[[], Awaitable[object]]] = {
+        "unary": lambda: channel.unary(REQUEST, request(), timeout=5),
+        "stream": lambda: anext(channel.stream(methods.MONITOR_CONNECTIONS, LASTING)),
+        "peer": channel.peer,
+    }
+    with pytest.raises(NsmError, match="cut") as caught:
+        await ways[kind]()
+    assert caught.value.code is Code.UNAVAILABLE
+    assert len(dials) == 1
 
 
 async def test_rotation_drops_no_connection_and_new_calls_use_the_new_svid(bench: Bench) -> None:
