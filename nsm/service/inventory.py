@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import structlog
 
+from nsm.wire.codec.base import forget_written
+
 ROOMS: Final = ("nsm.", "forwarder_vpp.", "controlplane.")
 MOST: Final = 20
 """So many of our classes are told, those with the most instances."""
@@ -42,7 +44,12 @@ def inventory(loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:
 
 
 def forget() -> None:
-    """Empty our own caches: what they hold is limited and can be made anew, but grows for hours like a leak."""
+    """Empty our own caches: what they hold is limited and can be made anew, but grows for hours like a leak.
+
+    What a daemon froze when it was ready, some of them among it, is looked at again from then on.
+    """
+    gc.unfreeze()
+    forget_written()
     for one in gc.get_objects():
         if (
             type(one) is LRU

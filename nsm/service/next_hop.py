@@ -210,7 +210,7 @@ class NextHop:
         if self._followed.get(answer.id) is not entry:
             return  # closed or forgotten meanwhile
         before, left = entry.connection, entry.url
-        entry.connection = replace(answer, state=State.UP)
+        entry.connection = answer if answer.state is State.UP else replace(answer, state=State.UP)
         entry.since = asyncio.get_running_loop().time()
         if left != url:
             entry.url = url

@@ -104,6 +104,8 @@ def restore(connection: Connection, ret: Return) -> Connection:
     if segments[ret.index].id != ret.id:
         where = f"connection.path.path_segments[{ret.index}].id"
         raise invalid(where, f"the unchanged id {ret.id!r}", segments[ret.index].id)
+    if connection.id == ret.id and connection.route.index == ret.index:
+        return connection
     return replace(connection, id=ret.id, path=replace(connection.route, index=ret.index))
 
 
@@ -121,14 +123,21 @@ def put_tokens(connection: Connection, caller: Token | None, own: Token | None) 
     ``None`` leaves that segment as it arrived: a call without token metadata is judged by what its path says.
     """
     route = connection.route
-    path = route if caller is None or route.index == 0 else _with_token(route, route.index - 1, caller)
-    path = path if own is None else _with_token(path, route.index, own)
-    return connection if path is route else replace(connection, path=path)
+    index = route.index
+    places = ((index - 1, caller if index else None), (index, own))
+    new = {place: token for place, token in places if token and not _bears(_segment(route, place), token)}
+    if not new:
+        return connection
+    segments = tuple(
+        replace(segment, token=new[place].text, expires=new[place].expires) if place in new else segment
+        for place, segment in enumerate(route.segments)
+    )
+    return replace(connection, path=replace(route, segments=segments))
 
 
-def _with_token(route: Path, index: int, token: Token) -> Path:
-    segment = _segment(route, index)
-    return _with_segment(route, index, replace(segment, token=token.text, expires=token.expires))
+def _bears(segment: PathSegment, token: Token) -> bool:
+    """Whether that token is written there already, as in a refresh soon after another one."""
+    return segment.token == token.text and segment.expires == token.expires
 
 
 def put_metrics(connection: Connection, metrics: Mapping[str, str]) -> Connection:

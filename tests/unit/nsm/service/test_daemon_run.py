@@ -89,6 +89,21 @@ def test_a_signal_ends_a_daemon_cleanly(start: Start, number: signal.Signals) ->
     assert (status, rest[-1]["event"]) == (0, "stopped")
 
 
+def test_the_collector_leaves_alone_what_start_up_made(start: Start) -> None:
+    process = start("""
+        import gc
+
+        async def main(settings, daemon):
+            daemon.ready(frozen=gc.get_freeze_count())
+            known = gc.get_freeze_count()
+            made = [[number] for number in range(1000)]
+            daemon.ready(frozen=known, again=gc.get_freeze_count())
+        """)
+    first, second = (one for one in events(process, "stopped") if one["event"] == "ready")
+    assert first["frozen"] == 0
+    assert second["frozen"] == second["again"] != 0, "at the first time only"
+
+
 def test_before_ready_a_signal_cancels_what_would_wait_for_ever(start: Start) -> None:
     process = start(
         """

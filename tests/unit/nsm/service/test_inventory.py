@@ -1,19 +1,23 @@
 """SIGQUIT: a daemon tells what it has in hand and goes on."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Any
 
-from nsm.service.inventory import inventory
+from nsm.model.connection import Connection
+from nsm.model.path import Path, PathSegment
+from nsm.service.inventory import forget, inventory
 from nsm.session.tokens import parse_rfc3339
+from nsm.wire import codec
 
-ROOT = Path(__file__).parents[4]
+ROOT = FilePath(__file__).parents[4]
 DAEMON = """
 import asyncio, signal, sys
 from nsm.model.path import PathSegment
@@ -80,5 +84,15 @@ async def test_caches_of_ours_that_have_a_limit_are_emptied() -> None:
     for cache in (limited, endless):
         cache("2026-01-02T03:04:05Z")
     foreign("1")
+    gc.freeze()  # as a daemon does when it is ready
     assert inventory(asyncio.get_running_loop())["objects"] > 0
     assert [cache.cache_info().currsize for cache in (limited, endless, foreign)] == [0, 1, 1]
+
+
+def test_so_are_the_parts_that_were_written() -> None:
+    segment = PathSegment(name="written")
+    written = codec.CONNECTION.encode(Connection(path=Path(0, (segment,))))
+    holders = sys.getrefcount(segment)
+    forget()
+    assert sys.getrefcount(segment) == holders - 1
+    assert codec.CONNECTION.encode(Connection(path=Path(0, (segment,)))) == written

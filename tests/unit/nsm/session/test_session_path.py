@@ -137,6 +137,20 @@ def test_both_tokens_are_written_each_with_its_expiry() -> None:
     assert (client.token, client.expires, manager.token, manager.expires) == ("theirs", 5, "ours", 7)
 
 
+@pytest.mark.parametrize(
+    "kept", [("theirs", 5, "ours", 7), ("theirs", 5, "older", 7), ("theirs", 4, "ours", 7)]
+)
+def test_only_tokens_that_differ_are_written_anew(kept: tuple[str, int, str, int]) -> None:
+    theirs, ours = Token("theirs", 5), Token("ours", 7)
+    arrived = put_tokens(path("client", "manager", index=1), Token(*kept[:2]), Token(*kept[2:]))
+    written = put_tokens(arrived, theirs, ours)
+    assert [(segment.token, segment.expires) for segment in written.route.segments] == [
+        ("theirs", 5),
+        ("ours", 7),
+    ]
+    assert (written is arrived) == (kept == ("theirs", 5, "ours", 7))
+
+
 def test_a_missing_token_leaves_the_segment_as_it_arrived() -> None:
     before = path("client", "manager", index=1)
     assert put_tokens(before, None, None) == before
