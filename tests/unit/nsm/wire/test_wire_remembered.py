@@ -105,8 +105,8 @@ def test_what_is_written_makes_room_for_what_is_newer() -> None:
     segments = [PathSegment(id=str(number)) for number in range(WRITTEN + 1)]
     before = [sys.getrefcount(one) for one in segments]
     written_first = [filling.bytes_of(one) for one in segments]
-    holders = [sys.getrefcount(one) - count for one, count in zip(segments, before, strict=True)]
-    assert holders == [0] + [1] * WRITTEN, "the oldest is held no longer"
+    after = [sys.getrefcount(one) for one in segments]
+    assert after == [before[0], *(count + 1 for count in before[1:])], "the oldest is held no longer"
     assert [filling.bytes_of(one) for one in reversed(segments)] == written_first[::-1]
     assert filling.count == WRITTEN + 2
 
