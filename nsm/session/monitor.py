@@ -78,15 +78,24 @@ def follow(own: Connection, event: ConnectionEvent) -> Connection | None:
     """Our own connection after an event of the next hop; ``None`` = the event changes nothing of it.
 
     A connection of the event is ours if the segment at our index has our id, and the sender stands there (it
-    shares our segment) or one further. Path, context and state come from it; a DELETE counts as DOWN.
+    shares our segment) or one further. Path, context and state come from it; a DELETE counts as DOWN. Of an event
+    that is older than our last answer, which may overtake it, only the state.
     """
     followed = own
     for theirs in event.connections.values():
         if is_about(own, theirs):
-            path = replace(theirs.route, index=own.route.index)
             state = _STATE_BY_EVENT.get(event.type, theirs.state)
-            followed = replace(followed, path=path, context=theirs.context, state=state)
+            followed = replace(followed, state=state)
+            if _is_of_our_last_call(own, theirs):
+                path = replace(theirs.route, index=own.route.index)
+                followed = replace(followed, path=path, context=theirs.context)
     return None if followed == own else followed
+
+
+def _is_of_our_last_call(own: Connection, theirs: Connection) -> bool:
+    """Nobody but us changes the token of our segment, which comes with our calls."""
+    current = own.route.current
+    return current is None or theirs.route.segments[own.route.index].token == current.token
 
 
 def is_about(own: Connection, theirs: Connection) -> bool:

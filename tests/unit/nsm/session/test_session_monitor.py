@@ -97,6 +97,17 @@ def test_path_context_and_state_are_followed_and_nothing_else() -> None:
     assert follow(followed, news(theirs)) is None
 
 
+def test_of_an_event_that_our_last_answer_has_overtaken_only_the_state_is_followed() -> None:
+    client, ours = OWN.route.segments
+    own = replace(OWN, path=replace(OWN.route, segments=(client, replace(ours, token="newer"))))
+    late = replace(on(2, "client", "mgr", "fwd"), context=ConnectionContext(mtu=1400))
+    assert follow(own, news(late)) is None
+    followed = follow(own, news(replace(late, state=State.DOWN)))
+    assert followed == replace(own, state=State.DOWN)
+    assert followed is not None
+    assert follow(followed, news(late)) == own
+
+
 def test_a_delete_counts_as_down() -> None:
     followed = follow(OWN, news(on(2, "client", "mgr", "fwd"), EventType.DELETE))
     assert followed is not None
