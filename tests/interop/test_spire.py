@@ -61,6 +61,6 @@ async def test_a_connection_outlives_a_restart_of_spire(
         record_property(matrix.SHOWN, run.shown)
         async with news_of(stage.near, CLIENT) as news:  # its identity comes from an agent as well
             with spire_of(stage.world).without(*AWAY[away]):
-                await news.expiries(3)
+                await news.expiries(2)
         await Renewals.of(stage).each(run, RENEWALS)
         run.shown["healed"] = f"SPIRE's {away}"
