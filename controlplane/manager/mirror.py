@@ -18,6 +18,9 @@ from nsm.service.registry import RegistryClient
 from nsm.session.matching import endpoint_matches, service_matches
 from nsm.session.timing import RETRY_DELAY
 
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between tries of a registry that is away or refuses us; it keeps a record of each of those."""
+
 AWAY: Final = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
 _LOG: Final = structlog.get_logger()
 
@@ -62,9 +65,17 @@ def _lost() -> NsmError:
 class Mirror:
     """Services and endpoints of the registry as this manager knows them, URLs as the registry has them."""
 
-    def __init__(self, registry: RegistryClient, *, retry_delay: float = RETRY_DELAY) -> None:
+    def __init__(
+        self,
+        registry: RegistryClient,
+        *,
+        retry_delay: float = RETRY_DELAY,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """``retry_delay``: seconds before the first try after a loss; doubled by each failure up to LONGEST_PAUSE."""
         self._registry = registry
         self._retry_delay = retry_delay
+        self._sleep = sleep
         self._services: _Half[NetworkService] = _Half(service_matches)
         self._endpoints: _Half[NetworkServiceEndpoint] = _Half(endpoint_matches)
         self._current = asyncio.Event()
@@ -155,7 +166,7 @@ class Mirror:
             yield change
 
     async def _run(self) -> None:
-        logged = ""
+        logged, pause = "", self._retry_delay
         while True:
             try:
                 async with asyncio.TaskGroup() as group:
@@ -164,12 +175,15 @@ class Mirror:
                     group.create_task(self._complete())
             except* NsmError as errors:
                 reason = str(errors.exceptions[0])
+                if self.is_current:
+                    pause = self._retry_delay
                 if self.is_current or reason != logged:
                     _LOG.warning("registry.away", url=self._registry.url, error=reason)
                 logged = reason
             finally:
                 self._lost()
-            await asyncio.sleep(self._retry_delay)
+            await self._sleep(pause)
+            pause = min(LONGEST_PAUSE, 2 * pause)
 
     async def _follow_services(self) -> None:
         self._services.begin()

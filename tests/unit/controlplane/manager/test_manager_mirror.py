@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from controlplane.manager.mirror import Mirror
+from controlplane.manager.mirror import LONGEST_PAUSE, Mirror
 from controlplane.manager.service_watch import ServiceWatch
 from nsm.model.connection import Connection
 from nsm.model.endpoint import (
@@ -200,4 +200,28 @@ async def test_only_a_service_that_no_longer_selects_the_endpoint_closes(
         assert await closed.get() == "1"
     assert closed.empty()
     await watch.stop()
+    await mirror.stop()
+
+
+async def test_a_registry_that_stays_away_is_asked_once_a_second_and_a_new_loss_begins_anew(
+    registry: FakeRegistry,
+) -> None:
+    """Whoever refuses us for good, a registry of a domain that trusts us no longer, records every try."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 6:
+            registry.is_away = False
+        await asyncio.sleep(0)
+
+    mirror = Mirror(cast("RegistryClient", registry), retry_delay=0.2, sleep=sleep)
+    registry.is_away = True
+    mirror.start()
+    await current(mirror)
+    assert pauses == [0.2, 0.4, 0.8, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
+    await lose(mirror, registry)
+    registry.is_away = False
+    await current(mirror)
+    assert pauses[6] == 0.2
     await mirror.stop()
