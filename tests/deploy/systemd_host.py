@@ -162,5 +162,5 @@ def _cable(hosts: Sequence[Host]) -> None:
     ends = [("name", "eth0", "netns", str(host.pid)) for host in (first, second)]
     subprocess.run(["ip", "link", "add", *ends[0], "type", "veth", "peer", *ends[1]], check=True)
     for host in hosts:
-        # no address that comes of itself, and later
-        host.sh(f"ip link set eth0 addrgenmode none; ip addr add {host.address}/24 dev eth0; ip link set eth0 up")
+        host.sh("ip link set eth0 addrgenmode none")  # no address that comes of itself, and later
+        host.sh(f"ip addr add {host.address}/24 dev eth0; ip link set eth0 up")
