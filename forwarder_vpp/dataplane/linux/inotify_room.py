@@ -111,9 +111,8 @@ class InotifyRoom:
         if now >= self._needed:
             return
         before = record.before if record else now
-        _Record(before, self._needed).keep(
-            users
-        )  # first: who dies in between leaves a record that says nothing
+        # The record first: who dies in between leaves one that says nothing.
+        _Record(before, self._needed).keep(users)
         self._limit.write_text(f"{self._needed}\n")
         _LOG.info("inotify.limit_raised", file=str(self._limit), before=before, now=self._needed)
 
