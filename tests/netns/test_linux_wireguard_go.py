@@ -6,6 +6,7 @@ import fcntl
 import os
 import pickle
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -36,6 +37,7 @@ from tests.netns.linux_sides import (
     assert_reachable,
     connect,
     disconnect,
+    end_all,
     everywhere,
     open_process,
     sent_by,
@@ -149,6 +151,24 @@ async def test_where_devices_are_made_ends_with_the_agent_and_the_last_of_them(s
         await asyncio.to_thread(uapi.end, path)
         await asyncio.to_thread(await_end_of, number, told)
         assert number not in nsids.known(session)
+
+
+async def test_an_agent_whose_state_is_under_run_makes_tunnels_as_well(sides: Sides) -> None:
+    """Labs keep it there; the processes are started where /run is another folder."""
+    name = sides[0].node.name
+    state = Path("/run") / name
+    try:
+        async with dataplane(sides[0].node, state, instance="run", engines=[WIREGUARD_GO]) as plane:
+            one = replace(sides[0], plane=plane, executor=Executor(plane), state=state)
+            plane.namespaces.learn(str(one.workload))
+            intents = wireguard(sides)
+            await connect((one, sides[1]), intents)
+            assert_reachable(sides)
+            await disconnect((one, sides[1]), intents)
+            assert not [*(state / "wireguard" / "tunnels").iterdir()]
+    finally:
+        end_all(state)
+        shutil.rmtree(state, ignore_errors=True)
 
 
 async def test_another_agent_of_the_same_instance_is_not_in_the_way(sides: Sides, tmp_path: Path) -> None:

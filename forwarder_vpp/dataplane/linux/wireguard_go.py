@@ -99,14 +99,9 @@ class WireguardGo:
             tun = lane.tun(plain=self._is_plain)
             stack.callback(os.close, tun)
             move()
-            process = self._launcher.submit(self._spawn, name, tun).result()
-            stack.callback(os.close, process)
             try:
-                self._await_socket(name, process)
+                self._run(name, tun)
             except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(process, signal.SIGKILL)
-                uapi.ended(process, _START_TIMEOUT)
                 self.end(name)
                 raise
 
@@ -132,21 +127,31 @@ class WireguardGo:
                     continue
             self._children.discard(process)
 
-    def _spawn(self, name: str, tun: int) -> int:
-        """Start one; the process, as a descriptor."""
+    def _run(self, name: str, tun: int) -> None:
+        """Start the process and wait until it listens; on failure it is killed."""
+        place = self._tunnels / name
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.ExitStack() as stack:
+            folder = _opened(stack, place, os.O_PATH | os.O_DIRECTORY)  # here: the launcher has another /run
+            process = self._launcher.submit(self._spawn, name, tun, folder).result()
+            stack.callback(os.close, process)
+            try:
+                self._await_socket(name, process)
+            except BaseException:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                uapi.ended(process, _START_TIMEOUT)
+                raise
+
+    def _spawn(self, name: str, tun: int, folder: int) -> int:
+        """Start one; the process, as a descriptor. Its arguments name the tunnel, the device says its own name."""
         assert self._binary is not None
-        (self._tunnels / name).mkdir(exist_ok=True, mode=0o700)
         with contextlib.ExitStack() as stack:
             silent = _opened(stack, os.devnull, os.O_RDWR)
-            folder = _opened(stack, self._tunnels / name, os.O_PATH | os.O_DIRECTORY)
             given = {**dict.fromkeys(range(_TUN_FD), silent), _TUN_FD: tun, _FOLDER_FD: folder}
             actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in given.items()]
             environment = {**os.environ, "WG_TUN_FD": str(_TUN_FD), "LOG_LEVEL": "silent"}
-            command = [
-                self._binary,
-                "-f",
-                name,
-            ]  # for who looks at processes: the device says its name itself
+            command = [self._binary, "-f", name]
             process = os.posix_spawn(self._binary, command, environment, file_actions=actions, setsid=True)
         prefer(process)
         ending = os.pidfd_open(process)
