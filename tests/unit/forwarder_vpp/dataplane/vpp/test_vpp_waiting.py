@@ -198,16 +198,21 @@ async def test_a_tunnel_that_is_another_by_now_is_left_alone(
     assert begun(fake, index) == 0
 
 
+@pytest.mark.parametrize("turns", [0, 1, 3, 30])
 async def test_what_is_looked_after_ends_with_the_dataplane(
-    vpp: VppSession, fake: FakeVpp, waiting: Waiting
+    vpp: VppSession, fake: FakeVpp, waiting: Waiting, turns: int
 ) -> None:
+    """Before it has begun, while VPP is asked, and while it waits: it has ended when the close returns."""
     fake.model.handshakes_in_vain = 1
     index, peer = await tunnel(vpp)
     answering = Answering(waiting, {INTERFACE: index, PEER: peer}, LONG)
     answering.look_after(INTERFACE, PEER)
-    await asyncio.sleep(0)
+    (task,) = answering._tasks
+    for _ in range(turns):
+        await asyncio.sleep(0)
     await answering.close()
-    await done(answering)
+    assert task.cancelled()
+    assert begun(fake, index) == 0
 
 
 async def done(answering: Answering) -> None:
