@@ -34,8 +34,6 @@ DATAPLANES = [
 ON_LINUX = pytest.mark.parametrize("our_lab", DATAPLANES[:1], indirect=True)
 GO_ON_LINUX = pytest.mark.parametrize("foreign_lab", DATAPLANES[:1], indirect=True)
 """For cases whose dataplane does not matter."""
-RATE = 200
-"""Probes a second: these suites ask whether packets arrive, not what a busy machine's rings can hold."""
 GO_STATE = Path("/var/lib/networkservicemesh")
 """The Go manager makes this folder on its first Request, wherever it runs."""
 
@@ -75,19 +73,19 @@ def build(dataplane: str, name: str, cast: Cast) -> Mixed:
         pytest.skip("NO ROOT: labs of the test suite need root")
     if dataplane == "vpp" and vpp_binary() is None:
         pytest.skip("NO VPP: put vpp on PATH or name it in VPP_BINARY")
+    topology = Topology(name, 2, dataplane)
+    forwarder_env = {"NSM_VPP_PROFILE": str(deep_profile(topology))} if dataplane == "vpp" else {}
     kind = SpireWorld if cast.on_spire else CastWorld
-    built = kind(State(Topology(name, 2, dataplane)), cast)
+    built = kind(State(topology), cast)
     built.record(built.state)
-    # SPIRE's suites probe at 1 kHz, and judge what its restarts cost.
-    env = {"NSM_VPP_PROFILE": str(deep_profile(built.topology))} if cast.on_spire else {}
     try:
-        built.build(Progress(quiet=True), env)
+        built.build(Progress(quiet=True), forwarder_env)
     except BaseException as error:
         world.down(name, Progress(quiet=True), keep_logs=True)
         if isinstance(error, LabError):
             pytest.fail(f"the lab could not be built: {error}")
         raise
-    return Mixed(built, env)
+    return Mixed(built, forwarder_env)
 
 
 def for_session(dataplane: str, prefix: str, cast: Cast) -> Iterator[Mixed]:

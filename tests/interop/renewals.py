@@ -12,10 +12,9 @@ from tests.scenes import carried
 from . import peers
 from .attested import spire_of
 from .casts import Mixed
-from .course import CLIENT, ENDPOINT, LIFETIME, Course, course
+from .course import CLIENT, ENDPOINT, LIFETIME, RATE, Course, course
 from .monitor import news_of
 
-RATE: Final = 1000
 NEWCOMER: Final = "newcomer"
 
 

@@ -6,7 +6,7 @@ from tests.scenes import carried
 
 from . import peers
 from .casts import Mixed
-from .conftest import RATE
+from .course import RATE
 from .test_go_workloads import PLACES
 
 pytestmark = peers.needed

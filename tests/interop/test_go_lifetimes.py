@@ -10,7 +10,8 @@ from tests.scenes import carried, settled
 
 from . import peers
 from .casts import Mixed
-from .conftest import GO_ON_LINUX, ON_LINUX, RATE
+from .conftest import GO_ON_LINUX, ON_LINUX
+from .course import RATE
 from .monitor import news_of
 
 pytestmark = peers.needed
