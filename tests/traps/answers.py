@@ -121,6 +121,13 @@ ANSWERS: Final = (
         f"{_SESSION}/test_session_timing.py::test_a_deadline_longer_than_the_token_closes_at_once",
     ),
     Answer(
+        8,
+        "nsm/session/timing.py",
+        "return max(now, end - min(remaining or 0.0, (end - now) * UNREGISTER_SHARE))",
+        "return max(now, end - (remaining or 0.0))",
+        f"{_SESSION}/test_session_timing.py::test_a_registration_is_not_dropped_before_its_refresh_is_due",
+    ),
+    Answer(
         9,
         "nsm/transport/call.py",
         "longest = FD_TIMEOUT if remaining is None else remaining * _MARGIN",
