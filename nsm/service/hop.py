@@ -32,7 +32,7 @@ from nsm.service import fds
 from nsm.service.arrival import Arrival, Gate
 from nsm.service.lanes import Lanes
 from nsm.service.timers import Expiries
-from nsm.service.watchers import ANSWER_FIRST, Watchers
+from nsm.service.watchers import Watchers
 from nsm.session.begin import Admission, BeginTable, EntryState
 from nsm.session.path import restore, trim
 from nsm.session.timing import REQUEST_TIMEOUT, close_time
@@ -319,7 +319,7 @@ class HopServer:
         agreed = self._table.on_success(own.id, sent)
         if agreed is None:
             raise NsmError(Code.ABORTED, f"connection {own.id} was closed meanwhile")
-        self._watchers.update(agreed, delay=ANSWER_FIRST)
+        self._watchers.update(agreed)
         return answer
 
     async def _ask(self, incoming: Incoming, deadline: float) -> Connection:

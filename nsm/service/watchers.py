@@ -6,13 +6,9 @@ A slow watcher holds at most one event a connection: a newer one takes the older
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Final
 
 from nsm.model.connection import Connection, ConnectionEvent, MonitorScopeSelector
 from nsm.session.monitor import MonitorTable, select
-
-ANSWER_FIRST: Final = 0.005
-"""Seconds that the news of a Request waits: who made it learns it from the answer, which need not wait for the news."""
 
 
 class _Stream:
@@ -28,16 +24,13 @@ class _Stream:
         """The id of a segment that every selected connection has, "" = none."""
         return next((segment.id for segment in self.selector.path_segments if segment.id), "")
 
-    def offer(self, key: str, event: ConnectionEvent, delay: float) -> None:
-        """Tell it in ``delay`` seconds at the latest, if it asked for that connection."""
+    def offer(self, key: str, event: ConnectionEvent) -> None:
+        """Tell it, if it asked for that connection."""
         chosen = select(self.selector, event)
         if chosen is not None:
             self.waiting.pop(key, None)
             self.waiting[key] = chosen
-            if delay:
-                asyncio.get_running_loop().call_later(delay, self.wake.set)
-            else:
-                self.wake.set()
+            self.wake.set()
 
 
 class Watchers:
@@ -52,11 +45,11 @@ class Watchers:
         """How many streams are open."""
         return sum(len(streams) for streams in self._streams.values())
 
-    def update(self, connection: Connection, *, delay: float = 0.0) -> None:
-        """The connection is now like this; watchers hear of a change only, in ``delay`` seconds."""
+    def update(self, connection: Connection) -> None:
+        """The connection is now like this; watchers hear of a change only."""
         event = self._table.update(connection)
         if event is not None:
-            self._tell(connection, event, delay)
+            self._tell(connection, event)
 
     def delete(self, connection_id: str) -> None:
         """The connection is gone."""
@@ -89,8 +82,8 @@ class Watchers:
             for stream in streams.values():
                 stream.wake.set()
 
-    def _tell(self, connection: Connection, event: ConnectionEvent, delay: float = 0.0) -> None:
+    def _tell(self, connection: Connection, event: ConnectionEvent) -> None:
         keys = dict.fromkeys(["", *(segment.id for segment in connection.route.segments)])
         for key in keys:
             for stream in self._streams.get(key, {}).values():
-                stream.offer(connection.id, event, delay)
+                stream.offer(connection.id, event)

@@ -326,22 +326,6 @@ async def test_watchers_get_the_state_at_once_then_changes_of_what_they_selected
     await server.stop()
 
 
-async def test_an_answer_does_not_wait_for_its_news(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nsm.service.hop.ANSWER_FIRST", 3600.0)
-    server = hop("nse", FakeRole())
-    async with aclosing(_events(server)) as events:
-        await anext(events)
-        told = asyncio.ensure_future(anext(events))
-        answer = await ask(server, first())
-        await settle()
-        assert not told.done()
-        own = answer.route.segments[1].id
-        async with aclosing(_events(server)) as others:
-            assert list((await anext(others)).connections) == [own], "whoever comes now is told"
-        server.publish(own, lambda c: replace(c, labels={"more": "news"}))
-        assert (await told).connections[own].labels == {"more": "news"}
-
-
 async def test_a_slow_watcher_holds_one_event_a_connection() -> None:
     server = hop("nse", FakeRole())
     answer = await ask(server, first())
