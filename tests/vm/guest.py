@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,13 @@ PATIENCE: Final = 240.0
 """Seconds without a sign of life; a test that starts a VPP takes 20 on an idle machine."""
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
+_PYTEST: Final = (
+    *(sys.executable, "-m", "pytest", "-c", "tests/vm/guest.ini", "--rootdir=.", "--confcutdir=tests/netns"),
+    *("-rs", "-v", "--durations=3"),
+)
+_LEAN: Final = dict.fromkeys(
+    ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"), "1"
+)
 _CONSOLE: Final = "console=ttyS0 rdinit=/init panic=-1 quiet"
 _FAST: Final = "nokaslr nopti mitigations=off cryptomgr.notests audit=0 apparmor=0"
 
@@ -120,6 +128,10 @@ class Guest:
         self._socket.settimeout(patience + 30)
         self._socket.sendall(json.dumps(order).encode() + b"\n")
         return self._answer(self._number)
+
+    def pytest(self, *cases: str) -> Done:
+        """Tests of this project in the guest; a line for each as it ends."""
+        return self.run(*_PYTEST, *cases, env=_LEAN)
 
     def console(self) -> str:
         """The end of what the kernel and QEMU have said."""

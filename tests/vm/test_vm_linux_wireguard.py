@@ -1,7 +1,6 @@
 """The linux dataplane on a kernel that has WireGuard: its own tests between network namespaces, inside a guest."""
 
 import re
-import sys
 
 import pytest
 
@@ -9,17 +8,6 @@ from tests.vm.guest import Guest
 
 pytestmark = [pytest.mark.linux, pytest.mark.minutes, pytest.mark.timeout(3600)]
 
-SETTINGS = (
-    "-c",
-    "tests/vm/guest.ini",
-    "--rootdir=.",
-    "--confcutdir=tests/netns",
-    "-rs",
-    "-v",
-    "--durations=3",
-)
-PYTEST = (sys.executable, "-m", "pytest", *SETTINGS)
-LEAN = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 REMOTE = "tests/netns/test_linux_remote.py"
 CASES = (
     "test_wireguard_between_two_nodes",
@@ -37,7 +25,7 @@ CASES = (
 
 
 def test_the_kernels_wireguard_carries_the_tunnels_and_leaves_nothing(machine: Guest) -> None:
-    done = machine.run(*PYTEST, *(f"{REMOTE}::{case}[kernel]" for case in CASES), env=LEAN)
+    done = machine.pytest(*(f"{REMOTE}::{case}[kernel]" for case in CASES))
     assert done.code == 0, f"on {machine.release}:\n{done.out[-20000:]}"
     passed = re.search(r"(\d+) passed", done.out)
     assert passed is not None

@@ -1,7 +1,6 @@
 """The vpp dataplane on a kernel that has vhost-net: taps instead of veths, inside a guest."""
 
 import re
-import sys
 
 import pytest
 
@@ -10,17 +9,6 @@ from tests.vm.guest import Guest
 
 pytestmark = [pytest.mark.vpp, pytest.mark.minutes, pytest.mark.timeout(3600)]
 
-SETTINGS = (
-    "-c",
-    "tests/vm/guest.ini",
-    "--rootdir=.",
-    "--confcutdir=tests/netns",
-    "-rs",
-    "-v",
-    "--durations=3",
-)
-PYTEST = (sys.executable, "-m", "pytest", *SETTINGS)
-LEAN = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 SUITES = {
     ("tests/netns/test_vpp_dataplane.py", ""): 7,
     ("tests/netns/test_vpp_packets.py", "tap"): 8,
@@ -37,7 +25,7 @@ def with_vhost(machine: Guest) -> Guest:
 
 @pytest.mark.parametrize(("file", "chosen"), SUITES, ids=["life", "packets"])
 def test_workloads_get_taps(with_vhost: Guest, file: str, chosen: str) -> None:
-    done = with_vhost.run(*PYTEST, file, "-k", chosen, env=LEAN)
+    done = with_vhost.pytest(file, "-k", chosen)
     assert done.code == 0, f"on {with_vhost.release}:\n{done.out[-20000:]}"
     passed = re.search(r"(\d+) passed", done.out)
     assert passed is not None
