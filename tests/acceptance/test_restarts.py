@@ -96,7 +96,13 @@ def test_managers_killed_and_started_again_lose_nothing(lab: Scene, record_prope
     carried(lab.probe(again, "newcomer", "to-wireguard", rate=200, seconds=0.2))
 
 
-@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGSTOP, id="stopped", marks=pytest.mark.minutes),
+    ],
+)
 def test_without_the_registry_traffic_goes_on_and_new_clients_wait(
     lab: Scene, way: signal.Signals, record_property: Tell
 ) -> None:
