@@ -58,6 +58,8 @@ class Soak:
                 list(pool.map(Churn.until, self.churns, repeat(begun + CHURN_S)))
                 self.checkpoints.append(self._checkpoint(pool))
                 say(self._line())
+                for line in (line for churn in self.churns for line in churn.new_failures()):
+                    say(f"           {line}")
                 output.write_text(json.dumps([asdict(one) for one in self.checkpoints]) + "\n")
 
     def _checkpoint(self, pool: ThreadPoolExecutor) -> Checkpoint:

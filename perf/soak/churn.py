@@ -34,6 +34,13 @@ class Churn:
     round: int = 0
     made: int = 0
     failures: list[str] = field(default_factory=list)
+    _told: int = 0
+
+    def new_failures(self) -> list[str]:
+        """Those since the last call."""
+        new = self.failures[self._told :]
+        self._told += len(new)
+        return new
 
     def until(self, deadline: float) -> None:
         """Rounds until ``deadline`` (``time.monotonic``), whole ones only."""
