@@ -75,7 +75,10 @@ class Flow:
         widen(self.socket)
         if order.get("device"):
             self.socket.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, order["device"].encode() + b"\0")
-        self.socket.bind((order["local"], order["port"]))
+        try:
+            self.socket.bind((order["local"], order["port"]))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, order["local"]) from error
         self.remote = (order["remote"], order["port"])
         self.sent = 0
         self.refused = 0

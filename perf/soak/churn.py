@@ -23,6 +23,9 @@ AT_ONCE: Final = 5
 MORTAL: Final = {"NSM_MAX_TOKEN_LIFETIME": "20s", "NSM_REQUEST_TIMEOUT": "8s"}
 """Of clients that are killed: what they had expires within half a minute."""
 PROBES: Final = 20
+GUESTS: Final = 6
+"""So many rounds later a client of the same name comes again: what a killed one had is gone by then. A Go client would
+find it at its manager and go on with it, whatever service it is to ask for."""
 
 
 @dataclass
@@ -91,7 +94,7 @@ class Churn:
 
     def _visit(self, make: str, server_make: str, place: str, *, is_killed: bool) -> None:
         """A client process connects, carries packets, ends."""
-        name = f"guest-{make.lower()}"
+        name = f"guest-{make.lower()}-{self.round % GUESTS}"
         server = f"{server_make.lower()}-{place}"
         stage = self.lab.stage
         try:
