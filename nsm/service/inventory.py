@@ -13,8 +13,6 @@ from typing import Any, Final
 
 import structlog
 
-from nsm.wire.codec.base import forget_written
-
 ROOMS: Final = ("nsm.", "forwarder_vpp.", "controlplane.")
 MOST: Final = 20
 """So many of our classes are told, those with the most instances."""
@@ -49,7 +47,6 @@ def forget() -> None:
     What a daemon froze when it was ready, some of them among it, is looked at again from then on.
     """
     gc.unfreeze()
-    forget_written()
     for one in gc.get_objects():
         if (
             type(one) is LRU

@@ -1,11 +1,10 @@
 """The shape of every codec, and what all of them need: unknown fields, exact times, open enums."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, EncodeError, Message
@@ -23,8 +22,6 @@ REMEMBERED: Final = 4096
 """Parts of one kind that are kept: those of a thousand connections with four hops."""
 MAX_REMEMBERED_BYTES: Final = 2048
 """Length of a part that is kept; a segment with its token has 500."""
-WRITTEN: Final = 1024
-"""Parts of one kind whose bytes are kept: at most 2 MiB."""
 # google/protobuf/timestamp.proto: 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z, in seconds since 1970.
 MIN_SECONDS: Final = -62_135_596_800
 MAX_SECONDS: Final = 253_402_300_799
@@ -87,39 +84,6 @@ def remembered(message: type[P], read: Callable[[P], M]) -> Callable[[P], M]:
         return read_bytes(data) if len(data) <= MAX_REMEMBERED_BYTES else read(part)
 
     return read_part
-
-
-_kept: Final[list[OrderedDict[int, Any]]] = []
-
-
-def written(fill: Callable[[P, M], None]) -> Callable[[P, M], None]:
-    """``fill`` for a part that leaves again and again as it was: its bytes are made once for the same object.
-
-    A hop sends most parts of a refresh on as the very objects that ``remembered`` gave it. Found by identity, which is
-    sound because the object is kept with its bytes and never changes; the oldest makes room for the newest.
-    """
-    kept: OrderedDict[int, tuple[M, bytes]] = OrderedDict()
-    _kept.append(kept)
-
-    def fill_part(part: P, model: M) -> None:
-        known = kept.get(id(model))
-        if known is not None:
-            part.MergeFromString(known[1])
-            return
-        fill(part, model)
-        data = part.SerializeToString(deterministic=True)
-        if len(data) <= MAX_REMEMBERED_BYTES:
-            kept[id(model)] = model, data
-            if len(kept) > WRITTEN:
-                kept.popitem(last=False)
-
-    return fill_part
-
-
-def forget_written() -> None:
-    """Empty what ``written`` keeps."""
-    for kept in _kept:
-        kept.clear()
 
 
 def unknown_of(message: Message) -> bytes:

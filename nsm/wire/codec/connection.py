@@ -22,7 +22,6 @@ from nsm.wire.codec.base import (
     texts,
     unix_ns,
     unknown_of,
-    written,
 )
 from nsm.wire.codec.context import fill_context, read_context
 from nsm.wire.generated import connection_pb2 as pb
@@ -68,9 +67,6 @@ def _fill_segment(message: pb.PathSegment, model: PathSegment) -> None:
 _mechanism: Final = remembered(pb.Mechanism, _read_mechanism)
 _segment: Final = remembered(pb.PathSegment, _read_segment)
 _context: Final = remembered(connectioncontext_pb2.ConnectionContext, read_context)
-_put_mechanism: Final = written(_fill_mechanism)
-_put_segment: Final = written(_fill_segment)
-_put_context: Final = written(fill_context)
 
 
 def _read_path(message: pb.Path) -> Path:
@@ -80,7 +76,7 @@ def _read_path(message: pb.Path) -> Path:
 def _fill_path(message: pb.Path, model: Path) -> None:
     message.index = model.index
     for segment in model.segments:
-        _put_segment(message.path_segments.add(), segment)
+        _fill_segment(message.path_segments.add(), segment)
     put_unknown(message, model.unknown)
 
 
@@ -104,10 +100,10 @@ def _fill_connection(message: pb.Connection, model: Connection) -> None:
     message.network_service = model.network_service
     if model.mechanism is not None:
         message.mechanism.SetInParent()
-        _put_mechanism(message.mechanism, model.mechanism)
+        _fill_mechanism(message.mechanism, model.mechanism)
     if model.context is not None:
         message.context.SetInParent()
-        _put_context(message.context, model.context)
+        fill_context(message.context, model.context)
     put_texts(message.labels, model.labels)
     if model.path is not None:
         message.path.SetInParent()
@@ -130,7 +126,7 @@ def _fill_request(message: networkservice_pb2.NetworkServiceRequest, model: Netw
     message.connection.SetInParent()
     _fill_connection(message.connection, model.connection)
     for mechanism in model.mechanism_preferences:
-        _put_mechanism(message.mechanism_preferences.add(), mechanism)
+        _fill_mechanism(message.mechanism_preferences.add(), mechanism)
     put_unknown(message, model.unknown)
 
 

@@ -8,16 +8,13 @@ import signal
 import subprocess
 import sys
 from functools import lru_cache
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
-from nsm.model.connection import Connection
-from nsm.model.path import Path, PathSegment
-from nsm.service.inventory import forget, inventory
+from nsm.service.inventory import inventory
 from nsm.session.tokens import parse_rfc3339
-from nsm.wire import codec
 
-ROOT = FilePath(__file__).parents[4]
+ROOT = Path(__file__).parents[4]
 DAEMON = """
 import asyncio, signal, sys
 from nsm.model.path import PathSegment
@@ -87,12 +84,3 @@ async def test_caches_of_ours_that_have_a_limit_are_emptied() -> None:
     gc.freeze()  # as a daemon does when it is ready
     assert inventory(asyncio.get_running_loop())["objects"] > 0
     assert [cache.cache_info().currsize for cache in (limited, endless, foreign)] == [0, 1, 1]
-
-
-def test_so_are_the_parts_that_were_written() -> None:
-    segment = PathSegment(name="written")
-    written = codec.CONNECTION.encode(Connection(path=Path(0, (segment,))))
-    holders = sys.getrefcount(segment)
-    forget()
-    assert sys.getrefcount(segment) == holders - 1
-    assert codec.CONNECTION.encode(Connection(path=Path(0, (segment,)))) == written

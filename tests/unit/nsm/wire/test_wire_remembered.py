@@ -1,6 +1,5 @@
 """Parts of a message that come again: shared when they are the same, never mixed up, never hoarded."""
 
-import sys
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,7 @@ from nsm.model.errors import Code, NsmError
 from nsm.model.mechanism import Mechanism
 from nsm.model.path import Path, PathSegment
 from nsm.wire import codec
-from nsm.wire.codec.base import MAX_REMEMBERED_BYTES, WRITTEN, remembered, written
+from nsm.wire.codec.base import MAX_REMEMBERED_BYTES, remembered
 from nsm.wire.generated import connection_pb2 as pb
 
 CONNECTION = Connection(
@@ -72,49 +71,3 @@ def test_a_refusal_is_not_remembered_as_an_answer() -> None:
         with pytest.raises(NsmError) as caught:
             codec.CONNECTION.decode(data)
         assert caught.value.code is Code.INVALID_ARGUMENT
-
-
-class Filling:
-    """What ``written`` is given, and how often it asked."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.fill = written(self._fill)
-
-    def _fill(self, message: pb.PathSegment, model: PathSegment) -> None:
-        self.count += 1
-        message.id = model.id
-        message.token = model.token
-
-    def bytes_of(self, model: PathSegment) -> bytes:
-        message = pb.PathSegment()
-        self.fill(message, model)
-        return message.SerializeToString(deterministic=True)
-
-
-def test_an_object_is_written_once_and_one_that_says_much_each_time() -> None:
-    filling = Filling()
-    short, long = PathSegment(id="short"), PathSegment(id="long", token="t" * MAX_REMEMBERED_BYTES)
-    first = [filling.bytes_of(one) for one in (short, long)]
-    assert [filling.bytes_of(one) for one in (short, long)] == first
-    assert filling.count == 3
-
-
-def test_what_is_written_makes_room_for_what_is_newer() -> None:
-    filling = Filling()
-    segments = [PathSegment(id=str(number)) for number in range(WRITTEN + 1)]
-    before = [sys.getrefcount(one) for one in segments]
-    written_first = [filling.bytes_of(one) for one in segments]
-    after = [sys.getrefcount(one) for one in segments]
-    assert after == [before[0], *(count + 1 for count in before[1:])], "the oldest is held no longer"
-    assert [filling.bytes_of(one) for one in reversed(segments)] == written_first[::-1]
-    assert filling.count == WRITTEN + 2
-
-
-def test_another_object_in_the_place_of_a_forgotten_one_is_not_mistaken_for_it() -> None:
-    filling = Filling()
-    for number in range(2 * WRITTEN):  # each is freed as soon as it is let go of, and its address used again
-        assert (
-            filling.bytes_of(PathSegment(id=str(number)))
-            == pb.PathSegment(id=str(number)).SerializeToString()
-        )
