@@ -7,7 +7,7 @@ A pass always drives towards what is wanted at the moment it plans, so passes ne
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -57,7 +57,7 @@ class Reconciler:
         self._lost_reason = NsmError(Code.UNAVAILABLE, "the dataplane is not known yet")
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
-        self._undoing: set[asyncio.Task[None]] = set()
+        self._aside_tasks: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         dataplane.on_lost(self.lost)
 
@@ -101,7 +101,7 @@ class Reconciler:
 
     async def stop(self) -> None:
         """No more passes; what exists stays."""
-        tasks = [*self._undoing, *([self._task] if self._task else [])]
+        tasks = [*self._aside_tasks, *([self._task] if self._task else [])]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -109,9 +109,9 @@ class Reconciler:
 
     async def drain(self) -> None:
         """Return when nothing waits for the background pass; while a removal fails, that is never."""
-        while self._undoing or not self._idle.is_set():
-            if self._undoing:
-                await asyncio.wait(tuple(self._undoing))
+        while self._aside_tasks or not self._idle.is_set():
+            if self._aside_tasks:
+                await asyncio.wait(tuple(self._aside_tasks))
             await self._idle.wait()
 
     def lost(self) -> None:
@@ -159,6 +159,21 @@ class Reconciler:
         self._committed.pop(connection_id, None)
         self._leave(connection_id, self._wanted.remove(connection_id), even_if_empty=True)
 
+    async def withdraw(self, connection_id: str, deadline: float) -> None:
+        """Return when a removed connection takes up nothing at its workloads; what fails is the background pass's.
+
+        The rest may take long (VPP stands still for each ring), and the next Request may be given the same addresses.
+        """
+        kinds = self._dataplane.workload_kinds
+        scope = [key for key in self._leftover.get(connection_id, ()) if key.kind in kinds]
+
+        async def withdraw() -> None:
+            with contextlib.suppress(NsmError):  # the background pass meets it too, and tells
+                await self._pass(scope)
+
+        task = self._aside(withdraw(), f"withdraw {connection_id}")
+        await asyncio.wait({task}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+
     def _undo(
         self, connection_id: str, before: Intent | None, scope: tuple[Key, ...], writes: asyncio.Task[bool]
     ) -> asyncio.Task[None]:
@@ -176,15 +191,19 @@ class Reconciler:
             if failures:
                 self._leave(connection_id, scope)
 
-        task = asyncio.create_task(undo(), name=f"undo {connection_id}")
-        self._undoing.add(task)
-        task.add_done_callback(self._undone)
+        return self._aside(undo(), f"undo {connection_id}")
+
+    def _aside(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """``work`` as a task that its caller's end does not end; ``drain`` and ``stop`` know of it."""
+        task = asyncio.create_task(work, name=name)
+        self._aside_tasks.add(task)
+        task.add_done_callback(self._is_done)
         return task
 
-    def _undone(self, task: asyncio.Task[None]) -> None:
-        self._undoing.discard(task)
+    def _is_done(self, task: asyncio.Task[None]) -> None:
+        self._aside_tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _LOG.warning("undo.failed", task=task.get_name(), reason=str(error))
+            _LOG.warning("aside.failed", task=task.get_name(), reason=str(error))
             self.lost()
 
     async def _build(self, scope: tuple[Key, ...]) -> bool:

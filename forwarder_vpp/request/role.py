@@ -425,6 +425,8 @@ class ForwarderRole:
         connection = closing.connection
         row = self._rows.pop(connection.id, None)
         self._reconciler.remove(connection.id)
+        # before the endpoint can give the addresses to another connection
+        await self._reconciler.withdraw(connection.id, closing.deadline)
         if row is None:
             self._next_hop.forget(connection.id)
             return

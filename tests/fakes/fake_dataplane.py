@@ -92,9 +92,13 @@ KINDS = ("port", "link", "config", "cross")
 
 
 class FakeDataplane:
-    """Implements ``Dataplane``. A ``(verb, kind)`` in ``errors`` fails that many times; ``log`` is what was written."""
+    """Implements ``Dataplane``. A ``(verb, kind)`` in ``errors`` fails that many times; ``log`` is what was written.
+
+    ``gate`` holds every step back until it is set, ``gates`` the steps of one ``(verb, kind)``.
+    """
 
     name = "fake"
+    workload_kinds = frozenset({"config"})
 
     def __init__(self, tunnel_ip: str = "10.0.0.1", tunnel_mtu: int = 1500) -> None:
         self.tunnel_ip = tunnel_ip
@@ -105,6 +109,7 @@ class FakeDataplane:
         self.errors: dict[tuple[str, str], int] = {}
         self.settle_error: NsmError | None = None
         self.gate: asyncio.Event | None = None
+        self.gates: dict[tuple[str, str], asyncio.Event] = {}
         self.settled: list[str] = []
         self.is_dead = False
         self._lost: list[Callable[[], None]] = []
@@ -124,6 +129,8 @@ class FakeDataplane:
         self.check_alive()
         if self.gate is not None:
             await self.gate.wait()
+        if (gate := self.gates.get((verb, key.kind))) is not None:
+            await gate.wait()
         await asyncio.sleep(0)
         if self.errors.get((verb, key.kind), 0):
             self.errors[verb, key.kind] -= 1

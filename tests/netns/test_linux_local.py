@@ -12,6 +12,7 @@ import pytest
 from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId
 from forwarder_vpp.dataplane.contract.items import Item
 from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
+from forwarder_vpp.dataplane.netlink.link_config import LinkConfig
 from nsm.model.context import IpNeighbor, PolicyRoute, Route
 from nsm.model.errors import Code, NsmError
 from nsmctl.lab import namespaces
@@ -162,6 +163,36 @@ async def test_policy_rules_have_tables_of_their_own_and_go_with_the_connection(
     await world.executor.descriptors["link_config"].update(without, items[1], None, world.executor.handles)
     await world.executor.delete(items)
     assert census(world.client) == before
+
+
+async def test_what_is_withdrawn_is_free_for_another_interface_while_the_link_is_still_there(
+    world: World,
+) -> None:
+    end = replace(
+        client_end(world.client_id),
+        addresses=("172.16.9.1/32", "fd16:1::1/128"),
+        routes=(Route("172.16.1.2/32"), Route("fd16:1::2/128")),
+        rules=(PolicyRoute("172.16.9.1/32", "6", "5201", "", (Route("0.0.0.0/0"),)),),
+    )
+    items = world.items(client=end)
+    await world.executor.create(items)
+    inside(world.client, "ip", "addr", "add", "203.0.113.9/32", "dev", "nsm-1")  # the workload's own
+    config = world.executor.descriptors["link_config"]
+    await config.delete(items[1], None, world.executor.handles)
+    shown = inside(world.client, "ip", "-o", "addr", "show", "dev", "nsm-1")
+    assert "203.0.113.9/32" in shown
+    assert "172.16.9.1" not in shown
+    inside(world.client, "ip", "link", "add", "other", "type", "bridge")
+    first = items[1]
+    assert isinstance(first, LinkConfig)
+    other = replace(first, interface="other")
+    await config.create(other, world.executor.handles)
+    assert "172.16.1.2 dev other" in inside(world.client, "ip", "route")
+    assert "fd16:1::2 dev other" in inside(world.client, "ip", "-6", "route")
+    await config.delete(other, None, world.executor.handles)
+    assert "5201" not in inside(world.client, "ip", "rule")
+    inside(world.client, "ip", "link", "del", "other")
+    await world.executor.delete(items)
 
 
 async def test_a_name_that_is_taken_is_refused_and_left_alone(world: World) -> None:

@@ -52,6 +52,13 @@ class Dataplane(Protocol):
         """One per kind of item, no two of a kind."""
 
     @property
+    def workload_kinds(self) -> frozenset[str]:
+        """Kinds of items that take up something in a workload's namespace which the next connection may be given.
+
+        Nothing requires one; each goes fast, and before a Close is passed on.
+        """
+
+    @property
     def tunnel_ip(self) -> str:
         """The address tunnels start at; known after ``start``."""
 

@@ -19,6 +19,7 @@ from forwarder_vpp.dataplane.linux.wireguard_go import WireguardGo
 from forwarder_vpp.dataplane.linux.wireguard_kernel import KernelWireguard
 from forwarder_vpp.dataplane.linux.wireguard_user import UserspaceWireguard
 from forwarder_vpp.dataplane.netlink import links
+from forwarder_vpp.dataplane.netlink.link_config import KIND as LINK_CONFIG
 from forwarder_vpp.dataplane.netlink.link_config import LinkConfigDescriptor
 from forwarder_vpp.dataplane.netlink.links import Stats
 from forwarder_vpp.dataplane.netlink.namespaces import NodeNetlink
@@ -45,6 +46,7 @@ class LinuxDataplane:
     """
 
     name = "linux"
+    workload_kinds = frozenset({LINK_CONFIG})
 
     def __init__(
         self,

@@ -70,6 +70,11 @@ def wanted(
     )
 
 
+def nothing(base: int) -> Carried:
+    """What a bare interface carries."""
+    return Carried(frozenset(), frozenset(), frozenset(), frozenset(), base)
+
+
 def additions(old: Carried, new: Carried, index: int) -> Iterator[Step]:
     """What is missing, in an order the kernel accepts: addresses, on-link routes, routes over a gateway, the rest."""
     for address in sorted(new.addresses - old.addresses, key=str):

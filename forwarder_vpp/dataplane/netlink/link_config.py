@@ -100,10 +100,18 @@ class LinkConfigDescriptor:
         return handle
 
     async def delete(self, item: LinkConfig, handle: object, handles: Handles) -> None:
-        """Remove what outlives the interface (policy rules); the rest goes with it."""
+        """Addresses, routes and rules are free for another interface at once; the rest goes with this one.
+
+        Where the namespace cannot be entered, everything but the rules goes with the interface.
+        """
         _ = handle, handles
-        if item.rules and self._netlink.present(item.netns):
-            await self._netlink.inside(item.netns, partial(self._remove_rules, item.interface))
+        if not self._netlink.present(item.netns):
+            return
+        try:
+            await self._netlink.inside(item.netns, partial(self._withdraw, item.interface))
+        except NsmError as error:
+            if item.rules or error.field != NETNS_FIELD:
+                raise
 
     async def dump(self, wanted: Mapping[Key, Item]) -> Sequence[Present]:
         """The wanted configurations as they are; one whose namespace exists but cannot be entered counts as it was."""
@@ -140,16 +148,17 @@ class LinkConfigDescriptor:
         except NetlinkError as error:
             raise NsmError(error.code, error.message, field=error.field or CONTEXT_FIELD) from error
 
-    def _remove_rules(self, interface: str, session: Session) -> None:
+    def _withdraw(self, interface: str, session: Session) -> None:
         try:
             index = links.find(session, links.AT_NODE, interface, self._netlink.tags).index
         except NetlinkError as error:
             if error.errno not in GONE:
                 raise
-            index = 0  # the interface went first, and with it the routes of the tables
+            index = 0  # the interface went first, and with it all but the rules
         old = difference.seen(session, index, interface, neighbours=False)
-        ends = ((rule.message(wire.RTM_DELRULE), f"end of {rule}") for rule in old.rules)
-        session.change_all(ends, ignore=GONE)
+        if not index:
+            old = replace(old, addresses=frozenset(), routes=frozenset())
+        session.change_all(difference.removals(old, difference.nothing(old.base), index), ignore=GONE)
 
     def _look(self, item: LinkConfig, session: Session) -> LinkConfig | None:
         """``item`` as it is; ``None`` if there is no such interface."""

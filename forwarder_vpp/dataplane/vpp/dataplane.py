@@ -13,6 +13,7 @@ import structlog
 from forwarder_vpp.dataplane.contract.dataplane import Counters, Namespaces
 from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId, WireguardEnd
 from forwarder_vpp.dataplane.contract.items import Descriptor, Item, Key
+from forwarder_vpp.dataplane.netlink.link_config import KIND as LINK_CONFIG
 from forwarder_vpp.dataplane.netlink.link_config import LinkConfigDescriptor
 from forwarder_vpp.dataplane.netlink.namespaces import NodeNetlink
 from forwarder_vpp.dataplane.netlink.places import candidates
@@ -86,6 +87,7 @@ class VppDataplane:
     """Implements the contract ``Dataplane``."""
 
     name = "vpp"
+    workload_kinds = frozenset({LINK_CONFIG})
 
     def __init__(
         self, tunnel_ip: str, state_dir: Path, options: VppOptions | None = None, *, instance: str

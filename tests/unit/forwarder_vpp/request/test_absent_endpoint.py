@@ -32,7 +32,7 @@ class Hops:
 
         async def dials(request: NetworkServiceRequest, call: Call) -> Connection:
             with named_if_absent(endpoint):
-                await self._channel("forwarder", url).peer()
+                await self._channel("forwarder", url, dial_timeout=0.2).peer()
             return request.connection
 
         async def passes(request: NetworkServiceRequest, call: Call) -> Connection:
@@ -54,8 +54,8 @@ class Hops:
         self._stack.push_async_callback(server.stop)
         return url
 
-    def _channel(self, name: str, url: str) -> Channel:
-        channel = Channel(url, self._authority.identity(name), dial_timeout=0.2)
+    def _channel(self, name: str, url: str, dial_timeout: float = 20.0) -> Channel:
+        channel = Channel(url, self._authority.identity(name), dial_timeout=dial_timeout)
         self._stack.push_async_callback(channel.close)
         return channel
 

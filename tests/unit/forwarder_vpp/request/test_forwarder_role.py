@@ -89,6 +89,7 @@ class Behind:
         self.failing: set[str] = set()
         self.is_go = False
         self.change: Callable[[Connection], Connection] = lambda each: each
+        self.on_close: Callable[[], None] = lambda: None
         self.keys = new_key_pair()
         self.news = asyncio.Event()
 
@@ -125,6 +126,7 @@ class Behind:
     async def leave(self, url: str, connection: Connection, *, deadline: float) -> None:
         if url in self.failing:
             raise NsmError(Code.UNAVAILABLE, f"{url} is away")
+        self.on_close()
         self.closed.append((url, connection))
         self.news.set()
 
@@ -610,6 +612,29 @@ async def test_close_tells_the_next_hop_and_clears_afterwards(bench: Bench) -> N
     assert url == LOCAL_URL
     assert closed.mechanism is not None
     assert closed.mechanism.get(INTERFACE_NAME) == "nse-1"
+    await bench.nothing_is_left()
+
+
+async def test_the_workloads_are_bare_before_the_next_hop_is_closed(bench: Bench) -> None:
+    """The endpoint gives the addresses to the next connection at once, while rings of others take long to go."""
+    left: list[int] = []
+
+    def count() -> None:
+        left.append(sum(key.kind == "config" for key in bench.plane.objects))
+
+    def with_own_ends(answer: Connection) -> Connection:
+        assert answer.mechanism is not None
+        own = answer.mechanism.having(**{INTERFACE_NAME: f"nse-{answer.id}"})
+        return replace(answer, mechanism=own, context=replace(answer.ctx, ip_context=IpContext()))
+
+    bench.behind.change, bench.behind.on_close = with_own_ends, count
+    answers = [await bench.request(first(f"c-{number}"), (kernel(f"nsm-{number}"),)) for number in range(3)]
+    rings = bench.plane.gates["delete", "link"] = asyncio.Event()
+    for answer in answers:
+        await bench.close(answer)
+    assert left == [4, 2, 0]
+    assert sum(key.kind == "link" for key in bench.plane.objects) == 6
+    rings.set()
     await bench.nothing_is_left()
 
 
