@@ -79,10 +79,12 @@ environment: NSM_IDENTITY_CONFIG, NSM_IDENTITY_AUTHORITY, NSM_IDENTITY_DIR, NSM_
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """What the commands get from outside: how to start logging; nothing here reads the environment later."""
+    """What the commands get from outside; nothing here reads the environment later."""
 
     start_logs: Callable[[str], None]
     """Configures logs and level signals for a level's name."""
+    tell_inventory: Callable[[], None]
+    """Logs what the process has in hand."""
 
 
 def run(argv: Sequence[str] | None, shell: Shell) -> int:
@@ -171,17 +173,18 @@ def serve(options: argparse.Namespace, shell: Shell) -> int:
     """Serve until SIGTERM or SIGINT."""
     shell.start_logs(options.log_level)
     places = Places(options.config, options.authority, options.directory)
-    asyncio.run(_serve(IdentityService(places, svid_ttl=options.svid_ttl)))
+    asyncio.run(_serve(IdentityService(places, svid_ttl=options.svid_ttl), shell))
     return 0
 
 
-async def _serve(service: IdentityService) -> None:
+async def _serve(service: IdentityService, shell: Shell) -> None:
     log = structlog.get_logger("nsm.identity")
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, service.reload)
+    loop.add_signal_handler(signal.SIGQUIT, shell.tell_inventory)
     await service.start()
     try:
         log.info("ready", trust_domain=service.trust_domain, entries=len(service.entries))

@@ -5,6 +5,7 @@ Go ends a process on SIGQUIT after it has told its goroutines; ours goes on.
 
 import asyncio
 import gc
+import re
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ import structlog
 ROOMS: Final = ("nsm.", "forwarder_vpp.", "controlplane.")
 MOST: Final = 20
 """So many of our classes are told, those with the most instances."""
+POOLED: Final = re.compile(r"(?P<pool>.+)_\d+")
+"""What ``ThreadPoolExecutor`` calls its threads."""
 LRU: Final = type(lru_cache(lambda: None))
 
 _LOG: Final = structlog.get_logger()
@@ -27,7 +30,10 @@ def tell() -> None:
 
 
 def inventory(loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:
-    """Numbers of tasks (by coroutine), threads, collectable objects, and of those of our own classes."""
+    """Numbers of tasks (by coroutine), threads, collectable objects, and of those of our own classes.
+
+    ``pools``: of the threads, those in pools by the pool's name; a pool starts them as work meets, up to its limit.
+    """
     forget()
     gc.collect()
     objects = gc.get_objects()
@@ -36,6 +42,7 @@ def inventory(loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:
     return {
         "tasks": dict(sorted(tasks.items())),
         "threads": threading.active_count(),
+        "pools": dict(sorted(_pools().items())),
         "objects": len(objects),
         "ours": dict(ours.most_common(MOST)),
     }
@@ -54,6 +61,11 @@ def forget() -> None:
             and one.cache_info().maxsize is not None
         ):
             one.cache_clear()
+
+
+def _pools() -> Counter[str]:
+    found = (POOLED.fullmatch(thread.name) for thread in threading.enumerate())
+    return Counter(each["pool"] for each in found if each)
 
 
 def _coroutine(task: asyncio.Task[Any]) -> str:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import repeat
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -150,8 +151,9 @@ def table(grown: Sequence[Growth]) -> Table:
     for name in ("process", "measure", "first third", "last third", "per 1,000 connections", "tolerated", ""):
         shown.add_column(name, justify="left" if name in {"process", "measure", ""} else "right")
     for one in grown:
-        if one.limit or one.first != one.last:
-            numbers = (f"{number:,.0f}" for number in (one.first, one.last, one.each, one.limit))
+        if one.first != one.last or 0 < one.limit < inf:
+            limit = "its limit" if one.limit == inf else f"{one.limit:,.0f}"
+            numbers = (*(f"{number:,.0f}" for number in (one.first, one.last, one.each)), limit)
             shown.add_row(one.process, one.measure, *numbers, "GREW" if one.is_leak else "")
     return shown
 

@@ -22,7 +22,8 @@ class Held:
     """Numbers of descriptors by kind and of tasks by coroutine; ``anonymous_kib``: PSS of anonymous memory.
 
     The share of files in memory is left out: it depends on who else runs the same program. ``ours``: of the objects
-    those of our commonest classes, to see what it was that grew.
+    those of our commonest classes, to see what it was that grew. ``pools``: threads of pools, by pool; ``threads`` are
+    the others.
     """
 
     fds: Mapping[str, int]
@@ -31,18 +32,21 @@ class Held:
     tasks: Mapping[str, int] = field(default_factory=dict)
     objects: int = 0
     ours: Mapping[str, int] = field(default_factory=dict)
+    pools: Mapping[str, int] = field(default_factory=dict)
 
 
-def held(process: Process, *, is_asked: bool) -> Held:
-    """What it holds now; ``is_asked``: a daemon that answers SIGQUIT, which collects garbage first. LabError if not."""
-    told = _told(process) if is_asked else {}
+def held(process: Process) -> Held:
+    """What a daemon of ours holds now; it collects garbage first. LabError if it does not answer SIGQUIT."""
+    told = _told(process)
+    pools = told["pools"]
     return Held(
         fds=descriptors(process.pid),
-        threads=int(_field(process.pid, "status", "Threads:")),
+        threads=int(_field(process.pid, "status", "Threads:")) - sum(pools.values()),
         anonymous_kib=int(_field(process.pid, "smaps_rollup", "Pss_Anon:")),
-        tasks=told.get("tasks", {}),
-        objects=told.get("objects", 0),
-        ours=told.get("ours", {}),
+        tasks=told["tasks"],
+        objects=told["objects"],
+        ours=told["ours"],
+        pools=pools,
     )
 
 

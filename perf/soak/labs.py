@@ -23,8 +23,6 @@ LIFETIME: Final = {"NSM_MAX_TOKEN_LIFETIME": "45s", "NSM_REQUEST_TIMEOUT": "15s"
 """Of lasting connections: several refreshes a minute."""
 SETTLE_S: Final = 90.0
 """A killed client's connection is closed when its token has expired, and what it had is removed after that."""
-ENDS_WITH: Final = ("identity",)
-"""Daemons of ours that know no SIGQUIT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +105,7 @@ class Lab:
         found = {}
         for name, process in state.processes.items():
             if self._is_ours(name) and ("/" in name or name in workloads):
-                is_asked = not name.endswith(ENDS_WITH)
-                found[f"{self.name} {name}"] = held(process, is_asked=is_asked)
+                found[f"{self.name} {name}"] = held(process)
         return found
 
     def _is_ours(self, name: str) -> bool:

@@ -3,11 +3,13 @@
 The first sixth is warm-up. Of the rest, the first third is compared with the last. What is counted (descriptors, tasks,
 threads) may not grow at all: the least of each third, for a checkpoint may meet a connection that is being closed.
 Memory and objects may grow by a share, and by what a connection may leave at most: caches fill and the heap tears.
+Pools of threads have a limit of their own, which they reach when as much work as that happens to meet; they are shown.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from math import inf
 from statistics import median
 from typing import Final
 
@@ -64,6 +66,7 @@ def least(looks: Sequence[Mapping[str, Held]]) -> dict[str, Held]:
             fds={kind: min(one.fds.get(kind, 0) for one in seen) for kind in last.fds},
             tasks={name: min(one.tasks.get(name, 0) for one in seen) for name in last.tasks},
             threads=min(one.threads for one in seen),
+            pools={name: min(one.pools.get(name, 0) for one in seen) for name in last.pools},
         )
     return found
 
@@ -101,6 +104,11 @@ def sized(held: Held) -> Mapping[str, float]:
     return {"memory (KiB)": held.anonymous_kib, "objects": held.objects}
 
 
+def bounded(held: Held) -> Mapping[str, float]:
+    """What cannot grow without end."""
+    return {f"threads of {pool}": number for pool, number in held.pools.items()}
+
+
 def _of_process(process: str, settled: Sequence[Checkpoint]) -> Iterator[Growth]:
     third = len(settled) // 3
     made = [float(one.made) for one in settled]
@@ -108,11 +116,12 @@ def _of_process(process: str, settled: Sequence[Checkpoint]) -> Iterator[Growth]
     for measures, choose, share, each in (
         (counted, min, 0.0, {}),
         (sized, median, SHARE, EACH),
+        (bounded, min, inf, {}),
     ):
         series = [measures(one.held[process]) for one in settled]
         for measure in sorted({name for one in series for name in one}):
             values = [one.get(measure, 0.0) for one in series]
             first, last = choose(values[:third]), choose(values[-third:])
             steep = 1000 * slope([*zip(made, values, strict=True)])
-            limit = share * first + each.get(measure, 0.0) * between
+            limit = share * max(first, 1.0) + each.get(measure, 0.0) * between
             yield Growth(process, measure, first, last, steep, limit)

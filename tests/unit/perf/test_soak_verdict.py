@@ -51,6 +51,16 @@ def test_a_thread_more_is_growth() -> None:
     assert soaked(*[Held({}, 4, 1)] * 4, *[Held({}, 5, 1)] * 3) == ["n1/forwarder: threads 4 to 5"]
 
 
+def test_threads_of_a_pool_have_a_limit_of_their_own() -> None:
+    few, more = Held({}, 4, 1, pools={"netlink": 1}), Held({}, 4, 1, pools={"netlink": 2, "asyncio": 1})
+    assert soaked(*[few] * 4, *[more] * 3) == []
+    checkpoints = [Checkpoint(60.0 * n, n, {"a": few if n < 4 else more}) for n in range(7)]
+    shown = {
+        each.measure: (each.first, each.last) for each in growths(checkpoints) if each.first != each.last
+    }
+    assert shown == {"threads of asyncio": (0, 1), "threads of netlink": (1, 2)}
+
+
 def test_memory_may_move_by_a_share_but_not_grow_with_the_connections() -> None:
     assert soaked(*memory(50_000, 50_000, 50_300, 50_600, 50_500, 50_900, 50_900)) == []
     (line,) = soaked(*memory(*(50_000 + 600 * number for number in range(7))))

@@ -16,7 +16,8 @@ from nsm.session.tokens import parse_rfc3339
 
 ROOT = Path(__file__).parents[4]
 DAEMON = """
-import asyncio, signal, sys
+import asyncio, signal, sys, threading
+from concurrent.futures import ThreadPoolExecutor
 from nsm.model.path import PathSegment
 from nsm.service.config import NsmSettings, load
 from nsm.service.daemon import run
@@ -28,11 +29,15 @@ async def idle():
     await asyncio.Event().wait()
 
 async def main(settings, daemon):
-    held, tasks, more = [], [], asyncio.Event()
+    held, tasks = [], []
+    both, pool = threading.Barrier(2), ThreadPoolExecutor(3, "own-pool")
     def keep():
         held.extend(PathSegment(name=str(number)) for number in range(3))
         tasks.append(asyncio.create_task(idle()))
         tasks.append(asyncio.create_task(idle()))
+        for _ in range(2):
+            asyncio.get_running_loop().run_in_executor(None, both.wait)
+        asyncio.get_running_loop().run_in_executor(pool, int)
         daemon.ready()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, keep)
     daemon.ready()
@@ -66,6 +71,9 @@ def test_what_a_daemon_holds_shows_and_it_goes_on() -> None:
     assert after["tasks"]["main"] == before["tasks"]["main"] == 1
     assert after["ours"][SEGMENT] - before["ours"].get(SEGMENT, 0) == 3
     assert after["objects"] > before["objects"]
+    assert before["pools"] == {}
+    assert after["pools"] == {"asyncio": 2, "own-pool": 1}
+    assert after["threads"] - before["threads"] == 3
 
 
 def event(daemon: "subprocess.Popen[str]") -> dict[str, Any]:
