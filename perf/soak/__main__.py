@@ -7,13 +7,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import repeat
 from math import inf
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 import structlog
@@ -47,13 +49,14 @@ class Soak:
     """Labs that are soaked together."""
 
     def __init__(self, labs: Sequence[Lab], calls: Calls) -> None:
-        self.churns = [Churn(lab, calls) for lab in labs]
+        self._stopping = Event()
+        self.churns = [Churn(lab, calls, self._stopping) for lab in labs]
         self.checkpoints: list[Checkpoint] = []
         self._started = time.monotonic()
 
     def run(self, minutes: int, output: Path) -> None:
         """One checkpoint a minute, kept in ``output`` (JSON); those of a busy machine come later, but as many."""
-        with ThreadPoolExecutor(len(self.churns)) as pool:
+        with ThreadPoolExecutor(len(self.churns)) as pool, self._stopped():
             for minute in range(minutes):
                 begun = max(time.monotonic(), self._started + MINUTE_S * minute)
                 list(pool.map(Churn.until, self.churns, repeat(begun + CHURN_S)))
@@ -62,6 +65,14 @@ class Soak:
                 for line in (line for churn in self.churns for line in churn.new_failures()):
                     say(f"           {line}")
                 output.write_text(json.dumps([asdict(one) for one in self.checkpoints]) + "\n")
+
+    @contextmanager
+    def _stopped(self) -> Iterator[None]:
+        """At its end, whyever, the rounds under way are the last."""
+        try:
+            yield
+        finally:
+            self._stopping.set()
 
     def _checkpoint(self, pool: ThreadPoolExecutor) -> Checkpoint:
         """What is there, and what of it should not be; asked of all labs."""
@@ -85,6 +96,11 @@ class Soak:
         """Calls and visits that failed."""
         return [line for churn in self.churns for line in churn.failures]
 
+    @property
+    def upstreams(self) -> list[str]:
+        """Faults of Go components that a second try mended."""
+        return [line for churn in self.churns for line in churn.upstreams]
+
     def _line(self) -> str:
         last = self.checkpoints[-1]
         fds = sum(sum(held.fds.values()) for held in last.held.values())
@@ -92,7 +108,8 @@ class Soak:
         memory = sum(held.anonymous_kib for held in last.held.values()) / 1024
         wrong = f", NOT AS IT SHOULD BE: {'; '.join(last.problems[:SHOWN])}" if last.problems else ""
         return (
-            f"{last.seconds / 60:5.1f} min  {last.made} connections made, {len(self.failures)} failures; "
+            f"{last.seconds / 60:5.1f} min  {last.made} connections made, {len(self.failures)} failures, "
+            f"{len(self.upstreams)} of Go's own faults; "
             f"{len(last.held)} processes of ours: {fds} fds, {tasks} tasks, {memory:.1f} MiB; "
             f"processor waited for {pressure():.0f} %{wrong}"
         )
@@ -135,6 +152,8 @@ def soaked(minutes: int, output: Path) -> list[str]:
         soak = Soak(labs, stack.enter_context(looping()))
         soak.run(minutes, output)
         lost = [line for lab in labs for line in lab.lost()]
+    for line, number in Counter(soak.upstreams).most_common(SHOWN):
+        say(f"Go's own, and tried again ({number}): {line}")
     grown = growths(soak.checkpoints)
     Console(width=None if sys.stdout.isatty() else 140).print(table(grown))
     return [

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Event
 from typing import Final
 
 from nsmctl.errors import LabError
@@ -28,16 +29,35 @@ GUESTS: Final = 6
 find it at its manager and go on with it, whatever service it is to ask for."""
 
 
+UPSTREAMS: Final = (
+    "failed to send a file /proc/thread-self/ns/net",
+    "find server failed to send a response",
+)
+"""What a Go component says when it met a fault of its own: a descriptor it closed before it was sent (the endpoint), an
+answer to a Find that was cancelled meanwhile (registry and manager). A client asks again, and so does this one."""
+
+
+def is_upstreams(error: str) -> bool:
+    """Whether a refusal tells of a fault of a Go component."""
+    return any(text in error for text in UPSTREAMS)
+
+
 @dataclass
 class Churn:
-    """What was done in one lab, and what failed."""
+    """What was done in one lab and what failed; ``upstreams``: faults of Go components, each tried again."""
 
     lab: Lab
     calls: Calls
+    stopping: Event
     round: int = 0
     made: int = 0
     failures: list[str] = field(default_factory=list)
+    upstreams: list[str] = field(default_factory=list)
     _told: int = 0
+
+    @property
+    def _where(self) -> str:
+        return f"{self.lab.name}, round {self.round}"
 
     def new_failures(self) -> list[str]:
         """Those since the last call."""
@@ -46,8 +66,8 @@ class Churn:
         return new
 
     def until(self, deadline: float) -> None:
-        """Rounds until ``deadline`` (``time.monotonic``), whole ones only."""
-        while time.monotonic() < deadline:
+        """Rounds until ``deadline`` (``time.monotonic``) or ``stopping``, whole ones only."""
+        while time.monotonic() < deadline and not self.stopping.is_set():
             self._round()
 
     def _round(self) -> None:
@@ -65,7 +85,7 @@ class Churn:
         try:
             work()
         except LabError as error:
-            self.failures.append(f"{self.lab.name}, round {self.round}: {error}")
+            self.failures.append(f"{self._where}: {error}")
 
     def _bursts(self, service: str) -> None:
         """Requests, refreshes and Closes of some connections at once, several times."""
@@ -78,7 +98,11 @@ class Churn:
             async with driver(stage.near, [name], service, space) as calls:
                 for burst in range(BURSTS):
                     numbers = range(burst * AT_ONCE, (burst + 1) * AT_ONCE)
-                    done += await calls.at_once(calls.request, numbers)
+                    asked = await calls.at_once(calls.request, numbers)
+                    again = [one for one in asked if is_upstreams(one.error)]
+                    self.upstreams += [f"{self._where}: {one.error}" for one in again]
+                    done += [one for one in asked if one not in again]
+                    done += await calls.at_once(calls.request, [one.number for one in again])
                     self.made += len(calls.connections)
                     done += await calls.at_once(calls.refresh, tuple(calls.connections))
                     done += await calls.close_all()
@@ -90,7 +114,7 @@ class Churn:
             stage.remove(name)
 
     def _count(self, samples: Sequence[Sample]) -> None:
-        self.failures += [f"{self.lab.name}, round {self.round}: {one.error}" for one in samples if one.error]
+        self.failures += [f"{self._where}: {one.error}" for one in samples if one.error]
 
     def _visit(self, make: str, server_make: str, place: str, *, is_killed: bool) -> None:
         """A client process connects, carries packets, ends."""
