@@ -14,7 +14,7 @@ from typing import Final
 
 from nsmctl.errors import LabError
 from nsmctl.lab.demonstration import flows_of
-from perf.control.driver import Sample, driver
+from perf.control.driver import Driver, Operation, Sample, driver
 from perf.looping import Calls
 from perf.plan import PLACES
 from perf.soak.labs import Lab
@@ -98,13 +98,9 @@ class Churn:
             async with driver(stage.near, [name], service, space) as calls:
                 for burst in range(BURSTS):
                     numbers = range(burst * AT_ONCE, (burst + 1) * AT_ONCE)
-                    asked = await calls.at_once(calls.request, numbers)
-                    again = [one for one in asked if is_upstreams(one.error)]
-                    self.upstreams += [f"{self._where}: {one.error}" for one in again]
-                    done += [one for one in asked if one not in again]
-                    done += await calls.at_once(calls.request, [one.number for one in again])
+                    done += await self._asked(calls, calls.request, numbers)
                     self.made += len(calls.connections)
-                    done += await calls.at_once(calls.refresh, tuple(calls.connections))
+                    done += await self._asked(calls, calls.refresh, tuple(calls.connections))
                     done += await calls.close_all()
             return done
 
@@ -112,6 +108,14 @@ class Churn:
             self._count(self.calls.run(work()))
         finally:
             stage.remove(name)
+
+    async def _asked(self, calls: Driver, operation: Operation, numbers: Sequence[int]) -> list[Sample]:
+        """All at once; those that met a fault of a Go component once more."""
+        done = await calls.at_once(operation, numbers)
+        again = [one for one in done if is_upstreams(one.error)]
+        self.upstreams += [f"{self._where}: {one.error}" for one in again]
+        once_more = await calls.at_once(operation, [one.number for one in again])
+        return [*(one for one in done if one not in again), *once_more]
 
     def _count(self, samples: Sequence[Sample]) -> None:
         self.failures += [f"{self._where}: {one.error}" for one in samples if one.error]

@@ -17,10 +17,11 @@ pytestmark = [
 
 
 def is_told(scene: Mixed, name: str) -> None:
-    """The client that wants MEMIF logs the reason; it would ask for ever."""
+    """The client that wants MEMIF logs the reason; it would ask for ever, and takes 10 s to end when told to."""
     settings = {"NSM_NETWORK_SERVICES": "memif://mm-service/nsm-1"}
     process, offset = scene.launched("client", name, scene.near, isolated.vpp_client, settings)
     peers.wait_lines(process, "try attempt has failed", f"{MEMIF}: {REASONS[MEMIF]}", since=offset)
+    scene.kill(name)
 
 
 @ON_LINUX
@@ -42,4 +43,5 @@ def test_a_client_of_an_endpoint_that_serves_shared_memory_alone_is_told(lab: Mi
     peers.wait_lines(process, "startup completed", since=offset)
     with lab.trying("mc", "kernel://me-service/nsm-1") as client:
         failed = lab.wait(client, "request.failed")
+    lab.kill("me")
     assert "cannot support any of the requested mechanism" in failed["reason"]
