@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -17,6 +17,7 @@ from nsm.transport.call import no_descriptors
 from nsm.transport.descriptors import parse_inode
 from nsm.transport.link import Link, dial
 from nsm.transport.peer import Peer
+from nsm.transport.reading import answers
 from nsm.transport.status import from_grpc
 from nsm.transport.tls import Contexts
 from nsm.transport.trust import is_trusted, withdrawn
@@ -137,13 +138,12 @@ class Channel:
             )
             try:
                 with _status(link):
-                    async for answer in call:
-                        yield _decoded(method, answer, link.peer)
+                    async with aclosing(answers(call)) as parts:
+                        async for answer in parts:
+                            yield _decoded(method, answer, link.peer)
             except _NeverSentError as error:
                 self._retire(link)
                 raise NsmError(Code.UNAVAILABLE, f"{self.url}: {error}") from error
-            finally:
-                call.cancel()
 
     async def receive_fd(self, url: str, timeout: float) -> int:
         """A dup of a descriptor that the server sent back on this channel; the caller owns it.
