@@ -421,7 +421,7 @@ class ForwarderRole:
     # -- Close ---------------------------------------------------------------------------------------
 
     async def close(self, closing: Closing) -> None:
-        """Not wanted any more; the next hop is told, and the dataplane is cleared after the answer."""
+        """Not wanted any more: the workloads are bare, then the next hop is told; all else goes after the answer."""
         connection = closing.connection
         row = self._rows.pop(connection.id, None)
         self._reconciler.remove(connection.id)
