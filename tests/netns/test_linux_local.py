@@ -20,6 +20,10 @@ from tests.netns.linux_node import Executor, census, client_end, dataplane, endp
 
 pytestmark = [pytest.mark.linux, pytest.mark.netns]
 
+SOLICITED = "ff0200000000000000000001ff"
+"""The beginning of an address's solicited-node group; its end is the address's."""
+TRIES = 60
+
 
 @dataclass
 class World:
@@ -49,10 +53,11 @@ def open_files() -> set[str]:
 
 
 @contextlib.contextmanager
-def process_inside(netns: Path) -> Iterator[None]:
+def process_inside(netns: Path) -> Iterator[int]:
+    """A process there; its id."""
     with subprocess.Popen(["nsenter", f"--net={netns}", "sleep", "60"]) as process:
         try:
-            yield
+            yield process.pid
         finally:
             process.kill()
 
@@ -82,6 +87,27 @@ async def test_a_local_connection_carries_both_families_both_ways(world: World) 
     assert census(world.node) == before[: len(before) // 3]  # the node has nothing of it
     await world.executor.delete(items)
     assert census(world.node, world.client, world.endpoint) == before
+
+
+async def test_who_asks_for_an_ipv6_address_at_once_is_heard(world: World) -> None:
+    """The kernel joins an address's solicited-node group after it has accepted the address, at times long after."""
+    late = []
+    with process_inside(world.client) as client, process_inside(world.endpoint) as endpoint:
+        places = [
+            (Path(f"/proc/{client}/net/igmp6"), "000001"),
+            (Path(f"/proc/{endpoint}/net/igmp6"), "000002"),
+        ]
+        while any(not Path(f"/proc/{pid}/net/igmp6").exists() for pid in (client, endpoint)):
+            continue
+        for number in range(TRIES):
+            items = world.items()
+            await world.executor.create(items)
+            joined = [file.read_text() for file, _ in places]
+            late += [
+                number for text, (_, tail) in zip(joined, places, strict=True) if SOLICITED + tail not in text
+            ]
+            await world.executor.delete(items)
+    assert late == []
 
 
 async def test_counters_are_those_of_each_side(world: World) -> None:

@@ -9,13 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from socket import AF_INET6
 from typing import Final
 
 import structlog
 
 from forwarder_vpp.dataplane.contract.intent import KernelEnd, NetnsId
 from forwarder_vpp.dataplane.contract.items import Handles, Item, Key, Present
-from forwarder_vpp.dataplane.netlink import difference, links, wire
+from forwarder_vpp.dataplane.netlink import difference, links, solicited, wire
 from forwarder_vpp.dataplane.netlink.access import NETNS_FIELD, Netlink
 from forwarder_vpp.dataplane.netlink.links import Link
 from forwarder_vpp.dataplane.netlink.session import GONE, NetlinkError, Session
@@ -145,6 +146,9 @@ class LinkConfigDescriptor:
                 session.change_all(removals, ignore=GONE)
                 # a primary address takes its secondaries with it: look again
                 is_settled = not any(message.type == wire.RTM_DELADDR for message, _ in removals)
+                if link.finds_neighbours:
+                    added = new.addresses - old.addresses
+                    solicited.await_joined(session, link.index, (a.ip for a in added if a.family == AF_INET6))
         except NetlinkError as error:
             raise NsmError(error.code, error.message, field=error.field or CONTEXT_FIELD) from error
 

@@ -19,7 +19,10 @@ _STATS: Final = struct.Struct("=8Q")
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One link as dumped. ``nsid`` = where, ``peer`` = index of a veth's other end, ``data`` = of its kind."""
+    """One link as dumped. ``nsid`` = where, ``peer`` = index of a veth's other end, ``data`` = of its kind.
+
+    ``finds_neighbours``: it has a carrier, and whoever is behind it is asked for his address.
+    """
 
     nsid: int
     index: int
@@ -33,6 +36,7 @@ class Link:
     peer: int
     data: dict[int, bytes]
     tag: Tag | None = None
+    finds_neighbours: bool = False
 
     def is_half_made(self, tags: Tags) -> bool:
         """Whether an agent died between making it and marking it."""
@@ -173,4 +177,5 @@ def _link(body: bytes, nsid: int, tags: Tags) -> Link:
         peer=wire.number(attributes, wire.IFLA_LINK),
         data=wire.unpack(info.get(wire.IFLA_INFO_DATA, b"")),
         tag=tags.read(alias),
+        finds_neighbours=bool(flags & wire.IFF_LOWER_UP) and not flags & wire.IFF_NOARP,
     )
