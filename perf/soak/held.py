@@ -14,6 +14,8 @@ from nsmctl.lab.processes import Process
 from nsmctl.lab.ready import wait_event
 
 PATIENCE_S: Final = 60.0
+GRPCS: Final = "event_engine"
+"""What gRPC calls the threads of its pool, which grows while all of them are busy."""
 _NUMBER: Final = re.compile(r":?\[\d+\]$")
 
 
@@ -38,16 +40,26 @@ class Held:
 def held(process: Process) -> Held:
     """What a daemon of ours holds now; it collects garbage first. LabError if it does not answer SIGQUIT."""
     told = _told(process)
-    pools = told["pools"]
+    threads = _threads(process.pid)
+    pools = {**told["pools"], GRPCS: threads.count(GRPCS)}
     return Held(
         fds=descriptors(process.pid),
-        threads=int(_field(process.pid, "status", "Threads:")) - sum(pools.values()),
+        threads=len(threads) - sum(pools.values()),
         anonymous_kib=int(_field(process.pid, "smaps_rollup", "Pss_Anon:")),
         tasks=told["tasks"],
         objects=told["objects"],
         ours=told["ours"],
         pools=pools,
     )
+
+
+def _threads(pid: int) -> list[str]:
+    """The name of each of its threads."""
+    found = []
+    for each in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # ended meanwhile
+            found.append((each / "comm").read_text().strip())
+    return found
 
 
 def descriptors(pid: int) -> Mapping[str, int]:

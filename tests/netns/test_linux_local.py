@@ -62,6 +62,11 @@ def process_inside(netns: Path) -> Iterator[int]:
             process.kill()
 
 
+def joined(pid: int, tail: str) -> bool:
+    """Whether the namespace of a process is in the solicited-node group of an address that ends like that."""
+    return SOLICITED + tail in Path(f"/proc/{pid}/net/igmp6").read_text()
+
+
 @pytest.fixture
 def places(make_netns: Callable[[str], Path]) -> tuple[Path, Path, Path]:
     return make_netns("n"), make_netns("c"), make_netns("e")
@@ -93,18 +98,11 @@ async def test_who_asks_for_an_ipv6_address_at_once_is_heard(world: World) -> No
     """The kernel joins an address's solicited-node group after it has accepted the address, at times long after."""
     late = []
     with process_inside(world.client) as client, process_inside(world.endpoint) as endpoint:
-        places = [
-            (Path(f"/proc/{client}/net/igmp6"), "000001"),
-            (Path(f"/proc/{endpoint}/net/igmp6"), "000002"),
-        ]
-        while any(not Path(f"/proc/{pid}/net/igmp6").exists() for pid in (client, endpoint)):
-            continue
         for number in range(TRIES):
             items = world.items()
             await world.executor.create(items)
-            joined = [file.read_text() for file, _ in places]
             late += [
-                number for text, (_, tail) in zip(joined, places, strict=True) if SOLICITED + tail not in text
+                number for pid, tail in ((client, "000001"), (endpoint, "000002")) if not joined(pid, tail)
             ]
             await world.executor.delete(items)
     assert late == []
