@@ -5,6 +5,7 @@ make that connects, carries packets and ends politely, in every third round by S
 expire, and in every second one an endpoint that goes before its client does.
 """
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,17 +30,16 @@ GUESTS: Final = 6
 find it at its manager and go on with it, whatever service it is to ask for."""
 
 
-UPSTREAMS: Final = (
-    "failed to send a file /proc/thread-self/ns/net",
-    "find server failed to send a response",
+UPSTREAMS: Final = re.compile(
+    "failed to send a file .* file already closed|find server failed to send a response", re.DOTALL
 )
-"""What a Go component says when it met a fault of its own: a descriptor it closed before it was sent (the endpoint), an
-answer to a Find that was cancelled meanwhile (registry and manager). A client asks again, and so does this one."""
+"""What a Go component says when it met a fault of its own: a descriptor it closed before it was sent (endpoint,
+manager), an answer to a cancelled Find (registry, manager). A client asks again, so does this one."""
 
 
 def is_upstreams(error: str) -> bool:
     """Whether a refusal tells of a fault of a Go component."""
-    return any(text in error for text in UPSTREAMS)
+    return UPSTREAMS.search(error) is not None
 
 
 @dataclass
