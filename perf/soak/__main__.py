@@ -118,6 +118,12 @@ class Soak:
 def main() -> int:
     """Exit status 0 when nothing grew and nothing was lost."""
     options = _options()
+    if options.show:
+        grown = growths(recorded(options.output))
+        Console(width=None if sys.stdout.isatty() else 140).print(table(grown))
+        leaks = [str(growth) for growth in grown if growth.is_leak]
+        say(f"soak: grown in {options.output}: {'; '.join(leaks) or 'nothing'}")
+        return 1 if leaks or not grown else 0
     reason = refusal()
     if reason:
         say(f"soak: not run: {reason}")
@@ -164,6 +170,14 @@ def soaked(minutes: int, output: Path) -> list[str]:
     ]
 
 
+def recorded(file: Path) -> list[Checkpoint]:
+    """The checkpoints of a run that was kept."""
+    return [
+        Checkpoint(**{**one, "held": {name: Held(**held) for name, held in one["held"].items()}})
+        for one in json.loads(file.read_text())
+    ]
+
+
 def table(grown: Sequence[Growth]) -> Table:
     """Memory and objects of every process, and whatever else changed."""
     shown = Table(box=box.SIMPLE)
@@ -190,6 +204,7 @@ def _topology(plan: Plan) -> Topology:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m perf.soak", description=__doc__)
     parser.add_argument("--minutes", type=_minutes, default=30, help="how long (default: 30)")
+    parser.add_argument("--show", action="store_true", help="judge what grew in the run that is in --output")
     parser.add_argument("--output", type=Path, default=RESULT, help="where every checkpoint goes, as JSON")
     return parser.parse_args()
 

@@ -1,7 +1,8 @@
 """Whether something grows, judged from checkpoints at which nothing but the lasting connections was there. Pure.
 
 The first sixth is warm-up. Of the rest, the first third is compared with the last. What is counted (descriptors, tasks,
-threads) may not grow at all: the least of each third, for a checkpoint may meet a connection that is being closed.
+threads) may not grow at all; what stays for good raises both the least of a third and its median, for a checkpoint may
+meet a connection that is being closed, another a stream that is being opened anew.
 Memory and objects may grow by a share, and by what a connection may leave at most: caches fill and the heap tears.
 Pools of threads have a limit of their own, which they reach when as much work as that happens to meet; they are shown.
 """
@@ -90,6 +91,17 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return median(slopes) if slopes else 0.0
 
 
+def medians(first: Sequence[float], last: Sequence[float]) -> tuple[float, float]:
+    """Of both thirds."""
+    return median(first), median(last)
+
+
+def least_risen(first: Sequence[float], last: Sequence[float]) -> tuple[float, float]:
+    """The least of both thirds or their medians, whichever has risen less."""
+    pairs = ((min(first), min(last)), medians(first, last))
+    return min(pairs, key=lambda pair: pair[1] - pair[0])
+
+
 def counted(held: Held) -> Mapping[str, float]:
     """What may not grow at all."""
     return {
@@ -114,14 +126,14 @@ def _of_process(process: str, settled: Sequence[Checkpoint]) -> Iterator[Growth]
     made = [float(one.made) for one in settled]
     between = median(made[-third:]) - median(made[:third])
     for measures, choose, share, each in (
-        (counted, min, 0.0, {}),
-        (sized, median, SHARE, EACH),
-        (bounded, min, inf, {}),
+        (counted, least_risen, 0.0, {}),
+        (sized, medians, SHARE, EACH),
+        (bounded, least_risen, inf, {}),
     ):
         series = [measures(one.held[process]) for one in settled]
         for measure in sorted({name for one in series for name in one}):
             values = [one.get(measure, 0.0) for one in series]
-            first, last = choose(values[:third]), choose(values[-third:])
+            first, last = choose(values[:third], values[-third:])
             steep = 1000 * slope([*zip(made, values, strict=True)])
             limit = share * max(first, 1.0) + each.get(measure, 0.0) * between
             yield Growth(process, measure, first, last, steep, limit)

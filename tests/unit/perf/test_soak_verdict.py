@@ -38,6 +38,10 @@ def test_a_connection_that_was_being_closed_is_none() -> None:
     assert soaked(*sockets(9, 9, 9, 9, 9, 12, 9)) == []
 
 
+def test_a_stream_that_was_being_opened_anew_is_none() -> None:
+    assert soaked(*sockets(9, 9, 8, 9, 9, 8, 9, 9, 9, 9, 9, 9, 9)) == []
+
+
 def test_what_comes_in_the_warm_up_is_none() -> None:
     assert soaked(*sockets(5, 9, 9, 9, 9, 9, 9)) == []
 
