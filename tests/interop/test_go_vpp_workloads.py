@@ -43,5 +43,4 @@ def test_a_client_of_an_endpoint_that_serves_shared_memory_alone_is_told(lab: Mi
     peers.wait_lines(process, "startup completed", since=offset)
     with lab.trying("mc", "kernel://me-service/nsm-1") as client:
         failed = lab.wait(client, "request.failed")
-    lab.kill("me")
     assert "cannot support any of the requested mechanism" in failed["reason"]
