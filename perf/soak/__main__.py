@@ -119,11 +119,7 @@ def main() -> int:
     """Exit status 0 when nothing grew and nothing was lost."""
     options = _options()
     if options.show:
-        grown = growths(recorded(options.output))
-        Console(width=None if sys.stdout.isatty() else 140).print(table(grown))
-        leaks = [str(growth) for growth in grown if growth.is_leak]
-        say(f"soak: grown in {options.output}: {'; '.join(leaks) or 'nothing'}")
-        return 1 if leaks or not grown else 0
+        return judged_again(options.output)
     reason = refusal()
     if reason:
         say(f"soak: not run: {reason}")
@@ -137,6 +133,22 @@ def main() -> int:
         return 1
     say(f"soak: {'FAILED: ' + '; '.join(problems) if problems else 'ok'}")
     return 1 if problems else 0
+
+
+def judged_again(file: Path) -> int:
+    """Say what grew in the run that ``file`` has; exit status 0 when nothing did."""
+    try:
+        grown = growths(recorded(file))
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        say(f"soak: {file}: expected the record of a run, got {type(error).__name__}: {error}")
+        return 1
+    if not grown:
+        say(f"soak: {file}: too short to be judged, {LEAST + 1} minutes at least")
+        return 1
+    show(grown)
+    leaks = [str(growth) for growth in grown if growth.is_leak]
+    say(f"soak: grown in {file}: {'; '.join(leaks) or 'nothing'}")
+    return 1 if leaks else 0
 
 
 def refusal() -> str:
@@ -161,7 +173,7 @@ def soaked(minutes: int, output: Path) -> list[str]:
     for line, number in Counter(soak.upstreams).most_common(SHOWN):
         say(f"Go's own, and tried again ({number}): {line}")
     grown = growths(soak.checkpoints)
-    Console(width=None if sys.stdout.isatty() else 140).print(table(grown))
+    show(grown)
     return [
         *(str(growth) for growth in grown if growth.is_leak),
         *lost,
@@ -176,6 +188,11 @@ def recorded(file: Path) -> list[Checkpoint]:
         Checkpoint(**{**one, "held": {name: Held(**held) for name, held in one["held"].items()}})
         for one in json.loads(file.read_text())
     ]
+
+
+def show(grown: Sequence[Growth]) -> None:
+    """Print the table."""
+    Console(width=None if sys.stdout.isatty() else 140).print(table(grown))
 
 
 def table(grown: Sequence[Growth]) -> Table:

@@ -5,6 +5,7 @@ carries ``facts.PROTOCOL`` (addresses, routes, neighbours, rules all have such a
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from forwarder_vpp.dataplane.contract.intent import KernelEnd, NetnsId
 from forwarder_vpp.dataplane.contract.items import Handles, Item, Key, Present
 from forwarder_vpp.dataplane.netlink import difference, links, solicited, wire
 from forwarder_vpp.dataplane.netlink.access import NETNS_FIELD, Netlink
+from forwarder_vpp.dataplane.netlink.facts import Address
 from forwarder_vpp.dataplane.netlink.links import Link
 from forwarder_vpp.dataplane.netlink.session import GONE, NetlinkError, Session
 from nsm.model.context import IpNeighbor, PolicyRoute, Route
@@ -147,8 +149,7 @@ class LinkConfigDescriptor:
                 # a primary address takes its secondaries with it: look again
                 is_settled = not any(message.type == wire.RTM_DELADDR for message, _ in removals)
                 if link.finds_neighbours:
-                    added = new.addresses - old.addresses
-                    solicited.await_joined(session, link.index, (a.ip for a in added if a.family == AF_INET6))
+                    _await_heard(session, link, new.addresses - old.addresses)
         except NetlinkError as error:
             raise NsmError(error.code, error.message, field=error.field or CONTEXT_FIELD) from error
 
@@ -185,6 +186,14 @@ class LinkConfigDescriptor:
                 item, mtu=link.mtu, addresses=(), routes=(), neighbours=(), rules=(), is_drifted=True
             )
         )
+
+
+def _await_heard(session: Session, link: Link, added: AbstractSet[Address]) -> None:
+    """Until neighbours can find the new IPv6 addresses; without that the connection works a second later."""
+    if not solicited.await_joined(
+        session, link.index, (each.ip for each in added if each.family == AF_INET6)
+    ):
+        _log.warning("new IPv6 addresses are not heard yet", interface=link.name, seconds=solicited.PATIENCE)
 
 
 def _wanted(item: LinkConfig, base: int) -> difference.Carried:
