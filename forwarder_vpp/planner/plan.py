@@ -73,11 +73,11 @@ def _pending(
 ) -> set[Key]:
     """Keys that cannot be made now: a requirement will not be there, or is pending itself."""
     pending: set[Key] = set()
-    todo = [key for key in reach if key in wanted]
+    candidates = [key for key in reach if key in wanted]
     changed = True
     while changed:
         before = len(pending)
-        for key in todo:
+        for key in candidates:
             if key not in pending and any(
                 each in pending or not _will_exist(each, wanted, present, reach)
                 for each in wanted[key].requires
@@ -130,12 +130,12 @@ def _with_dependents(roots: set[Key], present: Mapping[Key, Present], reach: Map
             for each in _needs(present[key]):
                 dependents.setdefault(each, []).append(key)
     found = set(roots)
-    todo = list(roots)
-    while todo:
-        for key in dependents.get(todo.pop(), ()):
+    unvisited = list(roots)
+    while unvisited:
+        for key in dependents.get(unvisited.pop(), ()):
             if key not in found:
                 found.add(key)
-                todo.append(key)
+                unvisited.append(key)
     return found
 
 
