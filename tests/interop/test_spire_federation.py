@@ -88,14 +88,17 @@ async def test_who_is_federated_no_longer_is_refused_until_it_is_again(
         stranger = await _stranger(stage, world)
         asked = door(stage, "manager", run.addresses)
         await attacks.let_in(asked, stranger)
-        since = stage.mark_log(REGISTRY)
+        since, asked_since = stage.mark_log(REGISTRY), stage.mark_log(asked.daemon)
         federation.withdraw(world.registrations, world.foreign)
         await trusted(stage.near, FOREIGN, 0)
         await asyncio.to_thread(_ended, stage, since)
+        await _heard(stage, asked.daemon, asked_since, trusts=False)
         await attacks.not_let_in(asked, stranger)
         await _not_passed_on(asked)
+        asked_since = stage.mark_log(asked.daemon)
         federation.federate(world.registrations, world.foreign)
         await trusted(stage.near, FOREIGN, 1)
+        await _heard(stage, asked.daemon, asked_since, trusts=True)
         await attacks.let_in(asked, stranger)
         await run.healed("the federation")
         await run.ping()
@@ -118,6 +121,18 @@ def _ended(stage: Mixed, since: int) -> None:
         return [record for record in found if record["refusal"].endswith(WITHDRAWN)]
 
     assert settled(ended, bool), stage.events(REGISTRY, "audit", since=since)
+
+
+async def _heard(stage: Mixed, daemon: str, since: int, *, trusts: bool) -> None:
+    """The agent tells its callers one after the other: this daemon knows by now whether the other domain is trusted."""
+
+    def updates() -> list[dict[str, Any]]:
+        return stage.events(daemon, "identity.updated", since=since)
+
+    def heard() -> bool:
+        return any((FOREIGN in update["trust"]) is trusts for update in updates())
+
+    assert await asyncio.to_thread(settled, heard, bool), updates()
 
 
 async def _not_passed_on(asked: Attack) -> None:
