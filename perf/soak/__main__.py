@@ -64,7 +64,7 @@ class Soak:
                 say(self._line())
                 for line in (line for churn in self.churns for line in churn.new_failures()):
                     say(f"           {line}")
-                output.write_text(json.dumps([asdict(one) for one in self.checkpoints]) + "\n")
+                keep(self.checkpoints, output)
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:
@@ -120,7 +120,7 @@ def main() -> int:
     options = _options()
     if options.show:
         return judged_again(options.output)
-    reason = refusal()
+    reason = refusal() or homeless(options.output)
     if reason:
         say(f"soak: not run: {reason}")
         return 1
@@ -159,6 +159,16 @@ def refusal() -> str:
     return "; ".join(reasons if os.geteuid() == 0 else [*reasons, "labs with VPPs need root"])
 
 
+def homeless(file: Path) -> str:
+    """Why no record can be kept in ``file``, told before half an hour is spent on one; its folder is made."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a"):
+            return ""
+    except OSError as error:
+        return f"--output {file}: expected a file that can be written, got {error.strerror}: {error.filename}"
+
+
 def soaked(minutes: int, output: Path) -> list[str]:
     """Run it, print its table, and say what was wrong."""
     with ExitStack() as stack:
@@ -180,6 +190,11 @@ def soaked(minutes: int, output: Path) -> list[str]:
         *(line for one in soak.checkpoints[-1:] for line in one.problems),
         *soak.failures[:SHOWN],
     ]
+
+
+def keep(checkpoints: Sequence[Checkpoint], file: Path) -> None:
+    """What ``recorded`` reads."""
+    file.write_text(json.dumps([asdict(one) for one in checkpoints]) + "\n")
 
 
 def recorded(file: Path) -> list[Checkpoint]:
