@@ -57,12 +57,13 @@ class Driver:
         return await self._timed(number, self._ask(number, wish, manager, self.connections[number]))
 
     async def close(self, number: int) -> Sample:
-        """Close one that is there."""
+        """Close one that is there; when that fails it stays, for another try."""
         wish, manager = self._wish(number)
-        connection = self.connections.pop(number)
         deadline = asyncio.get_running_loop().time() + DEADLINE
-        sample = await self._timed(number, manager.close(wish, connection, deadline=deadline))
-        manager.forget(wish.id)
+        sample = await self._timed(number, manager.close(wish, self.connections[number], deadline=deadline))
+        if not sample.error:
+            del self.connections[number]
+            manager.forget(wish.id)
         return sample
 
     async def one_by_one(self, operation: Operation, numbers: Iterable[int]) -> list[Sample]:

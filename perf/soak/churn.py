@@ -101,7 +101,7 @@ class Churn:
                     done += await self._asked(calls, calls.request, numbers)
                     self.made += len(calls.connections)
                     done += await self._asked(calls, calls.refresh, tuple(calls.connections))
-                    done += await calls.close_all()
+                    done += await self._asked(calls, calls.close, tuple(calls.connections))
             return done
 
         try:
