@@ -27,7 +27,7 @@ class Tables:
         from .matrix import Matrix
         from .takeovers import Takeovers
 
-        self.all = [Matrix(), Takeovers()]
+        self.all = [Takeovers(), Matrix()]  # the last line is the matrix's
         for table in self.all:
             config.pluginmanager.register(table)
 
