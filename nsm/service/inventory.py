@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import structlog
 
+from .native import trim
+
 ROOMS: Final = ("nsm.", "forwarder_vpp.", "controlplane.")
 MOST: Final = 20
 """So many of our classes are told, those with the most instances."""
@@ -25,8 +27,13 @@ _LOG: Final = structlog.get_logger()
 
 
 def tell() -> None:
-    """One event ``inventory``; caches are emptied and garbage collected, so that only what must be held is counted."""
-    _LOG.info("inventory", **inventory(asyncio.get_running_loop()))
+    """One event ``inventory``; caches are emptied and garbage collected, so that only what must be held is counted.
+
+    Memory that the kernel tells of after it is what is held, too.
+    """
+    told = inventory(asyncio.get_running_loop())
+    trim()
+    _LOG.info("inventory", **told)
 
 
 def inventory(loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:

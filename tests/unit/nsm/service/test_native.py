@@ -1,0 +1,43 @@
+"""What the C library's heap has free does not count as held."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[4]
+TORN = """
+import ctypes
+from pathlib import Path
+from nsm.service.native import trim
+
+heap = ctypes.CDLL(None)
+heap.malloc.restype = ctypes.c_void_p
+heap.free.argtypes = [ctypes.c_void_p]
+BLOCK, BLOCKS = 64 * 1024, 600
+
+def anonymous():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
+
+blocks, kept = [], []
+for _ in range(BLOCKS):
+    block = heap.malloc(BLOCK)
+    ctypes.memset(block, 1, BLOCK)
+    blocks.append(block)
+    kept.append(heap.malloc(64))
+full = anonymous()
+for block in blocks:
+    heap.free(block)
+torn = anonymous()
+trim()
+print(full - torn, full - anonymous(), BLOCK * BLOCKS // 1024)
+"""
+
+
+def test_what_is_free_between_what_is_held_goes_back_to_the_kernel() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TORN], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
+    )
+    untrimmed, trimmed, freed = (int(word) for word in done.stdout.split())
+    assert untrimmed < freed / 4, "the heap gives it back of itself: nothing is shown"
+    assert trimmed > freed * 3 / 4
