@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from nsmctl.errors import LabError
 from nsmctl.lab.progress import Progress
 from nsmctl.lab.topology import Topology
+from perf.control import growth
 from perf.control.driver import Driver, driver
 from perf.control.work import Work, idle
 from perf.dataplane import packets
@@ -21,6 +22,7 @@ from perf.plan import PLACES, Column, Effort
 from perf.stage import Stage, lab
 
 SERVER, CLIENT = "server", "caller"
+OTHER_SERVER, OTHER_CLIENT = "server2", "caller2"
 
 
 class Bench:
@@ -74,9 +76,23 @@ class Bench:
         with self._progress.step(f"{place}: counted by strace"):
             self.figures += await work.traced()
         if place.name == "local":
-            levels = self._effort.levels(place.column)
-            with self._progress.step(f"{place}: up to {levels[-1]} connections live"):
-                self.figures += await work.levels(levels)
+            await self._growth(place, work, calls)
+
+    async def _growth(self, place: "Place", work: Work, calls: Driver) -> None:
+        """With ever more connections of other workloads, then with as many of the two that are measured."""
+        levels = self._effort.levels(place.column)
+        service = await asyncio.to_thread(place.stage.endpoint, OTHER_SERVER, place.stage.near)
+        netns = await asyncio.to_thread(place.stage.client, OTHER_CLIENT)
+        async with driver(place.stage.near, [OTHER_CLIENT], service, netns) as others:
+            before = growth.memory(place.stage)
+            with self._progress.step(f"{place}: up to {levels[-1]} connections of others live"):
+                self.figures += await growth.levels(work, others, levels, "live")
+            after = growth.memory(place.stage)
+            self.figures += growth.per_connection(place.cell, before, after, len(others.connections))
+            await growth.drain(others)
+        with self._progress.step(f"{place}: up to {levels[-1]} connections of their own live"):
+            self.figures += await growth.levels(work, calls, levels, "live at both ends")
+            await growth.drain(calls)
 
     async def _packets(self, place: "Place", calls: Driver) -> list[Figure]:
         sample = await calls.request(-1)

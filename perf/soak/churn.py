@@ -98,8 +98,9 @@ class Churn:
             async with driver(stage.near, [name], service, space) as calls:
                 for burst in range(BURSTS):
                     numbers = range(burst * AT_ONCE, (burst + 1) * AT_ONCE)
-                    done += await self._asked(calls, calls.request, numbers)
-                    self.made += len(calls.connections)
+                    requested = await self._asked(calls, calls.request, numbers)
+                    self.made += sum(not one.error for one in requested)
+                    done += requested
                     done += await self._asked(calls, calls.refresh, tuple(calls.connections))
                     done += await self._asked(calls, calls.close, tuple(calls.connections))
             return done
