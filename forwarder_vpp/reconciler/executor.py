@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 
-from forwarder_vpp.dataplane.contract.items import Descriptor, Item, Key, Present
+from forwarder_vpp.dataplane.contract.items import Descriptor, Item, Key, Present, carrier
 from forwarder_vpp.planner.plan import Batches, Plan
 from nsm.model.errors import Code, NsmError
 
@@ -74,9 +75,15 @@ class Executor:
         return failures
 
     async def prune(self, batches: Batches, release: Callable[[Key], None]) -> Failures:
-        """Delete what nobody wants, as far as it can be deleted."""
+        """Delete what nobody wants, as far as it can be; what another object of these takes along costs nothing."""
         failures: Failures = {}
-        await self._delete(batches, failures, release, strict=False)
+        carriers = self._carriers({key for batch in batches for key in batch})
+        by_hand = tuple(tuple(key for key in batch if key not in carriers) for batch in batches)
+        await self._delete(by_hand, failures, release, strict=False)
+        for key, carrier_key in carriers.items():
+            if carrier_key not in self.present:
+                self._forget(key, release)
+        await self._batch([self._remove(key, failures, release) for key in carriers if key in self.present])
         return failures
 
     async def _delete(
@@ -97,14 +104,26 @@ class Executor:
         descriptor = self._descriptors[key.kind]
         self.writes += 1
         try:
-            item = there.item or self._last_facts.get(key)
-            await _no_surprise(descriptor.delete(item, there.handle, self._handles), f"deleting {key}")
+            await _no_surprise(
+                descriptor.delete(self._facts(key), there.handle, self._handles), f"deleting {key}"
+            )
         except NsmError as error:
             failures[key] = error
             return
+        self._forget(key, release)
+
+    def _forget(self, key: Key, release: Callable[[Key], None]) -> None:
         self.present.pop(key, None)
         self._last_facts.pop(key, None)
         release(key)
+
+    def _facts(self, key: Key) -> Item | None:
+        return self.present[key].item or self._last_facts.get(key)
+
+    def _carriers(self, going: AbstractSet[Key]) -> dict[Key, Key]:
+        """Of ``going`` those that go along with another one of it, by which."""
+        named = ((key, carrier(self._facts(key))) for key in going)
+        return {key: by for key, by in named if by is not None and by in going}
 
     async def _make(
         self, key: Key, item: Item, plan: Plan, failures: Failures, release: Callable[[Key], None]

@@ -14,12 +14,13 @@ from nsm.model.mechanism import ETHERNET, IP, KERNEL, LOCAL, REMOTE, VXLAN, WIRE
 
 @dataclass(frozen=True, slots=True)
 class FakeItem:
-    """``facts`` can be changed in place, ``fixed`` cannot."""
+    """``facts`` can be changed in place, ``fixed`` cannot; it goes along with ``carrier``."""
 
     key: Key
     requires: tuple[Key, ...] = ()
     fixed: object = None
     facts: object = None
+    carrier: Key | None = None
 
 
 class FakeDescriptor:
@@ -50,6 +51,8 @@ class FakeDescriptor:
     async def delete(self, item: FakeItem, handle: object, handles: Handles) -> None:
         key = item.key
         await self._plane.step("delete", key)
+        for carried in [other.key for other in self._plane.objects.values() if other.carrier == key]:
+            del self._plane.objects[carried]
         above = [other.key for other in self._plane.objects.values() if key in other.requires]
         assert not above, f"{key} deleted under {above}"
         self._plane.objects.pop(key, None)
@@ -155,7 +158,7 @@ class FakeDataplane:
             links.append(link.key)
             yield link
             if isinstance(end, KernelEnd):
-                yield FakeItem(Key("config", link.key.id), (link.key,), None, (end, intent.mtu))
+                yield FakeItem(Key("config", link.key.id), (link.key,), None, (end, intent.mtu), link.key)
         yield FakeItem(Key("cross", intent.owner), tuple(links), intent.payload)
 
     def offers(self, payload: str) -> tuple[tuple[str, str], ...]:

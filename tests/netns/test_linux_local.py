@@ -244,6 +244,16 @@ async def test_a_foreign_route_is_not_replaced_and_nothing_stays(world: World) -
     assert "198.51.100.0/24 dev lo" in inside(world.client, "ip", "route")
 
 
+async def test_a_route_that_the_kernel_makes_with_an_address_may_be_asked_for(world: World) -> None:
+    end = replace(
+        client_end(world.client_id), addresses=("203.0.113.1/24",), routes=(Route("203.0.113.0/24"),)
+    )
+    items = world.items(client=end)
+    await world.executor.create(items)
+    assert "203.0.113.0/24 dev nsm-1" in inside(world.client, "ip", "route")
+    assert (await world.executor.dump(items))[items[1].key].item == items[1]
+
+
 async def test_drift_is_seen(world: World) -> None:
     items = world.items()
     await world.executor.create(items)

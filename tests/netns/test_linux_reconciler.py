@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from forwarder_vpp.dataplane.contract.intent import Intent, VxlanEnd
+from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, VxlanEnd
 from forwarder_vpp.dataplane.linux.dataplane import LinuxDataplane
 from forwarder_vpp.reconciler.reconciler import Reconciler
-from nsm.model.context import Route
+from nsm.model.context import PolicyRoute, Route
 from nsm.model.errors import Code, NsmError
 from tests.netns.linux_node import census, client_end, dataplane, inside, local, ping
 
@@ -59,6 +59,19 @@ async def test_request_refresh_and_close(
     assert ping(places[1], "172.16.1.2") == 5
     reconciler.remove(intent.id)
     await reconciler.drain()
+    assert census(*places) == before
+
+
+@pytest.mark.parametrize("rules", [(), (PolicyRoute("172.16.1.1/32", "6", "5201"),)], ids=["plain", "rules"])
+async def test_what_is_withdrawn_is_gone_at_both_ends(
+    plane: LinuxDataplane, reconciler: Reconciler, places: list[Path], rules: tuple[PolicyRoute, ...]
+) -> None:
+    before = census(*places)
+    intent = connection(plane, places)
+    assert isinstance(intent.client, KernelEnd)
+    await reconciler.realise(replace(intent, client=replace(intent.client, rules=rules)), soon())
+    reconciler.remove(intent.id)
+    await reconciler.withdraw(intent.id, soon())
     assert census(*places) == before
 
 

@@ -24,7 +24,16 @@ _FAMILY_LOOKUP = r'"\x03\x02\x00\x00\x0e\x00\x02\x00\x77'
 _SCRIPT = """
 import asyncio, sys
 from pathlib import Path
+from forwarder_vpp.reconciler.reconciler import Reconciler
 from tests.netns.linux_node import Executor, dataplane, local
+
+async def close(plane, intent):
+    reconciler = Reconciler(plane, quarantine=60)
+    await reconciler.start([intent])
+    assert reconciler.writes == 0
+    reconciler.remove(intent.id)
+    await reconciler.withdraw(intent.id, asyncio.get_running_loop().time() + 10)
+    await reconciler.stop()
 
 async def main(node, client, endpoint, state, mode):
     async with dataplane(node, state) as plane:
@@ -33,6 +42,8 @@ async def main(node, client, endpoint, state, mode):
         if mode == "adopt":
             found = await Executor(plane).dump(items)
             assert [found[item.key].item for item in items] == list(items)
+        elif mode == "close":
+            await close(plane, local(*ids))
         else:
             await Executor(plane).create(items)
 
@@ -48,7 +59,7 @@ def places(make_netns: Callable[[str], Path]) -> list[Path]:
 
 
 def traced(words: list[str], log: Path) -> list[str]:
-    """The messages a run wrote, by strace."""
+    """The messages a run sent, by strace."""
     trace = [
         "strace",
         "-f",
@@ -67,6 +78,10 @@ def traced(words: list[str], log: Path) -> list[str]:
     lines = [line for line in log.read_text().splitlines() if _FAMILY_LOOKUP not in line]
     sent = [_name(match[1]) for line in lines for match in _TYPE.finditer(line)]
     assert "RTM_GETLINK" in sent
+    return sent
+
+
+def writes(sent: list[str]) -> list[str]:
     return [name for name in sent if not name.startswith("RTM_GET")]
 
 
@@ -76,13 +91,19 @@ def _name(shown: str) -> str:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
-def test_adoption_and_refresh_write_nothing(places: list[Path], tmp_path: Path) -> None:
+def test_adoption_and_refresh_write_nothing_and_a_close_one_message(
+    places: list[Path], tmp_path: Path
+) -> None:
     words = [sys.executable, "-c", _SCRIPT, *map(str, places), str(tmp_path)]
     made = traced([*words, "create"], tmp_path / "log")
     assert made.count("RTM_NEWNSID") == 2
     assert made.count("RTM_NEWLINK") == 1  # the pair, both ends in place
     assert made.count("RTM_SETLINK") == 2  # one mark an end
-    assert traced([*words, "adopt"], tmp_path / "log") == []
+    assert not {"RTM_GETROUTE", "RTM_GETRULE"} & set(made)  # nothing of ours can be on it yet
+    assert writes(traced([*words, "adopt"], tmp_path / "log")) == []
+    assert writes(traced([*words, "close"], tmp_path / "log")) == [
+        "RTM_DELLINK"
+    ]  # both ends and all they carry
 
 
 async def test_a_link_whose_making_was_cut_short_is_removed_by_the_next_agent(

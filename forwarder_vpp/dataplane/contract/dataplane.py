@@ -55,7 +55,7 @@ class Dataplane(Protocol):
     def workload_kinds(self) -> frozenset[str]:
         """Kinds of items that take up something in a workload's namespace which the next connection may be given.
 
-        Nothing requires one; each goes fast, and before a Close is passed on.
+        Nothing of another kind requires one; each goes fast, and before a Close is passed on.
         """
 
     @property

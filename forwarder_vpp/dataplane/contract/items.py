@@ -29,6 +29,12 @@ class Item(Protocol):
         """Keys that must exist before this one and may only go after it."""
 
 
+def carrier(item: Item | None) -> Key | None:
+    """The key whose removal takes ``item`` away too (its ``carrier``); ``None`` for one that goes by itself."""
+    found = getattr(item, "carrier", None)
+    return found if isinstance(found, Key) else None
+
+
 ItemT_contra = TypeVar("ItemT_contra", bound=Item, contravariant=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from forwarder_vpp.dataplane.contract.dataplane import Counters, Namespaces
 from forwarder_vpp.dataplane.contract.intent import End, Intent, KernelEnd, WireguardEnd
 from forwarder_vpp.dataplane.contract.items import Descriptor, Item
+from forwarder_vpp.dataplane.linux.objects.vxlan_device import KIND as VXLAN_DEVICE
 from forwarder_vpp.dataplane.linux.objects.vxlan_device import VxlanDescriptor
 from forwarder_vpp.dataplane.linux.objects.wireguard_device import (
     Engine,
@@ -24,6 +25,7 @@ from forwarder_vpp.dataplane.netlink.link_config import LinkConfigDescriptor
 from forwarder_vpp.dataplane.netlink.links import Stats
 from forwarder_vpp.dataplane.netlink.namespaces import NodeNetlink
 from forwarder_vpp.dataplane.netlink.session import GONE, NetlinkError, Session
+from forwarder_vpp.dataplane.netlink.veth import KIND as VETH
 from forwarder_vpp.dataplane.netlink.veth import VethDescriptor
 from forwarder_vpp.desired import linux as desired
 from nsm.model.errors import Code, NsmError
@@ -46,7 +48,7 @@ class LinuxDataplane:
     """
 
     name = "linux"
-    workload_kinds = frozenset({LINK_CONFIG})
+    workload_kinds = frozenset({LINK_CONFIG, VETH, VXLAN_DEVICE})
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ Written by difference: dumps first, then only what differs. What the workload it
 carries ``facts.PROTOCOL`` (addresses, routes, neighbours, rules all have such a field).
 """
 
+import errno
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -63,6 +64,11 @@ class LinkConfig:
         """The interface."""
         return (self.link,)
 
+    @property
+    def carrier(self) -> Key | None:
+        """The interface, unless there are rules: those name no interface and stay."""
+        return None if self.rules or self.is_drifted else self.link
+
 
 def link_config(owner: str, end: KernelEnd, link: Key, mtu: int) -> LinkConfig:
     """The configuration a kernel end asks for."""
@@ -83,7 +89,7 @@ class LinkConfigDescriptor:
         """Bring the interface to ``item``; on failure nothing of it stays."""
         _ = handles
         try:
-            await self._netlink.inside(item.netns, partial(self._bring, item))
+            await self._netlink.inside(item.netns, partial(self._bring, item, is_bare=not item.rules))
         except NsmError:
             bare = replace(item, mtu=0, addresses=(), routes=(), neighbours=(), rules=())
             with suppress(NsmError):  # the first failure is the one to tell; the interface itself goes next
@@ -132,24 +138,16 @@ class LinkConfigDescriptor:
                     found.append(Present(item.key, actual, None, item.owner))
         return found
 
-    def _bring(self, item: LinkConfig, session: Session, *, neighbours: bool = False) -> None:
+    def _bring(
+        self, item: LinkConfig, session: Session, *, neighbours: bool = False, is_bare: bool = False
+    ) -> None:
+        """``is_bare``: nothing of ours is on it yet, so there is no need to look, unless something is in the way."""
         try:
             link = links.find(session, links.AT_NODE, item.interface, self._netlink.tags)
             session.change_all(_link_steps(item, link))
             _open_sysctls(item)
-            is_settled = False
-            while not is_settled:
-                old = difference.seen(
-                    session, link.index, item.interface, neighbours=neighbours or bool(item.neighbours)
-                )
-                new = _wanted(item, old.base)
-                session.change_all(difference.additions(old, new, link.index))
-                removals = list(difference.removals(old, new, link.index))
-                session.change_all(removals, ignore=GONE)
-                # a primary address takes its secondaries with it: look again
-                is_settled = not any(message.type == wire.RTM_DELADDR for message, _ in removals)
-                if link.finds_neighbours:
-                    _await_heard(session, link, new.addresses - old.addresses)
+            if not (is_bare and _dress(item, session, link)):
+                _settle(item, session, link, neighbours=neighbours or bool(item.neighbours))
         except NetlinkError as error:
             raise NsmError(error.code, error.message, field=error.field or CONTEXT_FIELD) from error
 
@@ -188,9 +186,37 @@ class LinkConfigDescriptor:
         )
 
 
+def _dress(item: LinkConfig, session: Session, link: Link) -> bool:
+    """Put everything on a bare interface; ``False`` if there was something in the way."""
+    bare = difference.nothing(0)
+    new = _wanted(item, bare.base)
+    try:
+        session.change_all(difference.additions(bare, new, link.index))
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        return False
+    _await_heard(session, link, new.addresses)
+    return True
+
+
+def _settle(item: LinkConfig, session: Session, link: Link, *, neighbours: bool) -> None:
+    """Look, and write the difference."""
+    is_settled = False
+    while not is_settled:
+        old = difference.seen(session, link.index, item.interface, neighbours=neighbours)
+        new = _wanted(item, old.base)
+        session.change_all(difference.additions(old, new, link.index))
+        removals = list(difference.removals(old, new, link.index))
+        session.change_all(removals, ignore=GONE)
+        # a primary address takes its secondaries with it: look again
+        is_settled = not any(message.type == wire.RTM_DELADDR for message, _ in removals)
+        _await_heard(session, link, new.addresses - old.addresses)
+
+
 def _await_heard(session: Session, link: Link, added: AbstractSet[Address]) -> None:
     """Until neighbours can find the new IPv6 addresses; without that the connection works a second later."""
-    if not solicited.await_joined(
+    if link.finds_neighbours and not solicited.await_joined(
         session, link.index, (each.ip for each in added if each.family == AF_INET6)
     ):
         _log.warning("new IPv6 addresses are not heard yet", interface=link.name, seconds=solicited.PATIENCE)

@@ -150,6 +150,38 @@ async def test_a_removal_that_fails_is_tried_again(bench: Bench) -> None:
     assert bench.removed == ["a"]
 
 
+def deleted(bench: Bench, kind: str) -> int:
+    return sum(1 for verb, key in bench.plane.log if verb == "delete" and key.kind == kind)
+
+
+async def test_what_goes_along_with_another_object_is_not_removed_by_hand(bench: Bench) -> None:
+    await bench.reconciler.realise(intent("a"), soon())
+    bench.reconciler.remove("a")
+    await bench.reconciler.drain()
+    assert bench.census() == UPLINK
+    assert (deleted(bench, "link"), deleted(bench, "config")) == (2, 0)
+
+
+async def test_what_would_go_along_is_removed_by_hand_while_the_other_object_stays(bench: Bench) -> None:
+    await bench.reconciler.realise(intent("a"), soon())
+    bench.plane.errors["delete", "link"] = 2
+    bench.reconciler.remove("a")
+    await asyncio.wait_for(bench.reconciler.drain(), 10)
+    assert deleted(bench, "config") == 2
+    assert bench.census() == UPLINK
+
+
+async def test_a_withdrawal_leaves_the_link_to_the_background_pass(bench: Bench) -> None:
+    await bench.reconciler.realise(intent("a"), soon())
+    bench.plane.gates["delete", "cross"] = asyncio.Event()
+    bench.reconciler.remove("a")
+    await bench.reconciler.withdraw("a", soon())
+    assert (deleted(bench, "link"), deleted(bench, "config")) == (0, 2)
+    bench.plane.gates["delete", "cross"].set()
+    await bench.reconciler.drain()
+    assert bench.census() == UPLINK
+
+
 async def test_the_same_id_again_before_it_is_gone(bench: Bench) -> None:
     await bench.reconciler.realise(intent("a"), soon())
     bench.reconciler.remove("a")
