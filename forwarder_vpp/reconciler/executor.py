@@ -27,9 +27,15 @@ class _Handles:
 
 
 class Executor:
-    """One dataplane's objects: ``present`` is what exists, kept current by every write."""
+    """One dataplane's objects: ``present`` is what exists, kept current by every write.
 
-    def __init__(self, descriptors: Sequence[Descriptor[Any]]) -> None:
+    ``carrying``: kinds of objects that go so fast that what they carry need not go before.
+    """
+
+    def __init__(
+        self, descriptors: Sequence[Descriptor[Any]], carrying: AbstractSet[str] = frozenset()
+    ) -> None:
+        self._carrying = carrying
         self._descriptors = {each.kind: each for each in descriptors}
         if len(self._descriptors) != len(descriptors):
             raise ValueError("expected one descriptor of each kind")
@@ -122,8 +128,12 @@ class Executor:
 
     def _carriers(self, going: AbstractSet[Key]) -> dict[Key, Key]:
         """Of ``going`` those that go along with another one of it, by which."""
-        named = ((key, carrier(self._facts(key))) for key in going)
-        return {key: by for key, by in named if by is not None and by in going}
+        found: dict[Key, Key] = {}
+        for key in going:
+            by = carrier(self._facts(key))
+            if by is not None and by in going and by.kind in self._carrying:
+                found[key] = by
+        return found
 
     async def _make(
         self, key: Key, item: Item, plan: Plan, failures: Failures, release: Callable[[Key], None]

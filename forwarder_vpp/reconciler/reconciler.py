@@ -45,7 +45,7 @@ class Reconciler:
         self._dataplane = dataplane
         self._quarantine_time = quarantine
         self._on_removed = on_removed
-        self._executor = Executor(dataplane.descriptors)
+        self._executor = Executor(dataplane.descriptors, dataplane.workload_kinds)
         self._reservations = Reservations()
         self._wanted = Wanted()
         self._committed: dict[str, Intent] = {}

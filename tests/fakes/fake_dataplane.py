@@ -101,7 +101,7 @@ class FakeDataplane:
     """
 
     name = "fake"
-    workload_kinds = frozenset({"config"})
+    workload_kinds: frozenset[str] = frozenset({"config"})
 
     def __init__(self, tunnel_ip: str = "10.0.0.1", tunnel_mtu: int = 1500) -> None:
         self.tunnel_ip = tunnel_ip

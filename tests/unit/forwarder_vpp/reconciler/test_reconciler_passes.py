@@ -154,7 +154,18 @@ def deleted(bench: Bench, kind: str) -> int:
     return sum(1 for verb, key in bench.plane.log if verb == "delete" and key.kind == kind)
 
 
-async def test_what_goes_along_with_another_object_is_not_removed_by_hand(bench: Bench) -> None:
+@pytest.fixture
+async def fast_links() -> AsyncIterator[Bench]:
+    made = Bench()
+    made.plane.workload_kinds = frozenset({"config", "link"})
+    made.reconciler = made.another()
+    await made.reconciler.start([])
+    yield made
+    await made.reconciler.stop()
+
+
+async def test_what_goes_along_with_another_object_is_not_removed_by_hand(fast_links: Bench) -> None:
+    bench = fast_links
     await bench.reconciler.realise(intent("a"), soon())
     bench.reconciler.remove("a")
     await bench.reconciler.drain()
@@ -162,7 +173,8 @@ async def test_what_goes_along_with_another_object_is_not_removed_by_hand(bench:
     assert (deleted(bench, "link"), deleted(bench, "config")) == (2, 0)
 
 
-async def test_what_would_go_along_is_removed_by_hand_while_the_other_object_stays(bench: Bench) -> None:
+async def test_what_would_go_along_is_removed_by_hand_while_the_other_object_stays(fast_links: Bench) -> None:
+    bench = fast_links
     await bench.reconciler.realise(intent("a"), soon())
     bench.plane.errors["delete", "link"] = 2
     bench.reconciler.remove("a")

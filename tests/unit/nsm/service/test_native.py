@@ -22,14 +22,11 @@ def anonymous():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
 
-blocks, kept = [], []
-for _ in range(BLOCKS):
-    block = heap.malloc(BLOCK)
-    ctypes.memset(block, 1, BLOCK)
-    blocks.append(block)
-    kept.append(heap.malloc(64))
-full = anonymous()
+blocks = [heap.malloc(BLOCK) for _ in range(2 * BLOCKS)]
 for block in blocks:
+    ctypes.memset(block, 1, BLOCK)
+full = anonymous()
+for block in blocks[::2]:  # what is left between them is of the same size, so that no hole from before takes it
     heap.free(block)
 torn = anonymous()
 asyncio.run(telling())
