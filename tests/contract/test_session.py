@@ -12,6 +12,7 @@ from forwarder_vpp.dataplane.vpp.errors import VppError
 from forwarder_vpp.dataplane.vpp.messages import acl, af_packet, core, interface, ip, l2, l3xc, vxlan
 from forwarder_vpp.dataplane.vpp.messages import wireguard as wg
 from forwarder_vpp.dataplane.vpp.messages.common import ANY, MadeInterface
+from forwarder_vpp.dataplane.vpp.objects.af_packet import Ring, creation
 from forwarder_vpp.dataplane.vpp.session import VppSession
 from nsm.model.errors import Code
 from tests.contract.targets import Target
@@ -376,6 +377,24 @@ async def test_ring_operations_go_one_at_a_time_and_nothing_else_waits_for_them(
     )
     assert [isinstance(each, VppError) for each in outcomes] == [True, True, True, False]
     assert session.counters.batches == before + 3  # the first ring operation and the ping leave together
+
+
+async def test_who_makes_a_ring_does_not_wait_for_those_that_are_removed(session: VppSession) -> None:
+    ended: list[str] = []
+
+    async def removal(number: int) -> None:
+        with contextlib.suppress(VppError):
+            await session.call(af_packet.AfPacketDelete(host_if_name=f"nsm-none{number}"))
+        ended.append("removal")
+
+    async def making() -> None:
+        request = creation("nsm-none", "02:00:00:00:00:01", Ring())
+        with contextlib.suppress(VppError):  # there is no such link; the fake knows of none
+            await session.create(request, lambda _: af_packet.AfPacketDelete(host_if_name="nsm-none"))
+        ended.append("making")
+
+    await asyncio.gather(*[removal(number) for number in range(5)], making())
+    assert ended == ["removal", "making", *["removal"] * 4]
 
 
 async def test_something_is_entered_around_each_ring_operation(target: Target) -> None:

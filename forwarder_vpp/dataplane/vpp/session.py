@@ -14,6 +14,7 @@ from .codec import spec_of
 from .errors import VppError, unavailable
 from .link import Counters, Link
 from .messages.core import ControlPing, ControlPingReply, ShowVersion, ShowVersionReply
+from .ring_turns import RingTurns
 from .table import mismatches
 
 EventT = TypeVar("EventT")
@@ -52,7 +53,7 @@ class VppSession:
         self._epoch = 0
         self._link: Link | None = None
         self._lost = asyncio.Event()
-        self._alone = asyncio.Lock()
+        self._ring_turns = RingTurns()
         self._keeper: asyncio.Task[None] | None = None
         self._wants: list[Call[Any]] = []
         self._handlers: dict[type[Any], list[Callable[[Any], None]]] = {}
@@ -184,7 +185,7 @@ class VppSession:
 
     async def call(self, request: Call[ReplyT]) -> ReplyT:
         """Send ``request``; VppError when VPP refuses it."""
-        async with self._turn(request):
+        async with self._turn(request, makes=False):
             reply: ReplyT = await self._await(request, self._live().post(request))
         return _checked(request, reply)
 
@@ -230,7 +231,7 @@ class VppSession:
 
         Nor does one of ``behind``, which leave in the same turn, that fails.
         """
-        async with self._turn(request):
+        async with self._turn(request, makes=True):
             link = self._live()
             future = link.post(request, undo)
             try:
@@ -247,13 +248,13 @@ class VppSession:
         made: ReplyT = outcomes[0]
         return made
 
-    def _turn(self, request: object) -> contextlib.AbstractAsyncContextManager[Any]:
+    def _turn(self, request: object, *, makes: bool) -> contextlib.AbstractAsyncContextManager[Any]:
         """One ring operation at a time: VPP stands still during each, so two in a row lose packets."""
-        return self._ring_turn() if spec_of(request).alone else _NO_TURN
+        return self._ring_turn(makes=makes) if spec_of(request).alone else _NO_TURN
 
     @contextlib.asynccontextmanager
-    async def _ring_turn(self) -> AsyncIterator[None]:
-        async with self._alone:
+    async def _ring_turn(self, *, makes: bool) -> AsyncIterator[None]:
+        async with self._ring_turns.turn(makes=makes):
             with self._around_rings():
                 yield
 
