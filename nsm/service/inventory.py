@@ -6,6 +6,7 @@ Go ends a process on SIGQUIT after it has told its goroutines; ours goes on.
 import asyncio
 import gc
 import re
+import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from .native import trim
+from .native import heap_in_use, trim
 
 ROOMS: Final = ("nsm.", "forwarder_vpp.", "controlplane.")
 MOST: Final = 20
@@ -29,7 +30,7 @@ _LOG: Final = structlog.get_logger()
 def tell() -> None:
     """One event ``inventory``; caches are emptied and garbage collected, so that only what must be held is counted.
 
-    Memory that the kernel tells of after it is what is held, too.
+    Memory that the kernel tells of after it is what is held, and pages of Python's arenas of which a part is held.
     """
     told = inventory(asyncio.get_running_loop())
     trim()
@@ -39,10 +40,12 @@ def tell() -> None:
 def inventory(loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:
     """Numbers of tasks (by coroutine), threads, collectable objects, and of those of our own classes.
 
+    ``blocks``: pieces of memory held of Python's own arenas, ``heap_kib``: what is held of the C library's heap.
     ``pools``: of the threads, those in pools by the pool's name; a pool starts them as work meets, up to its limit.
     """
     forget()
     gc.collect()
+    blocks, heap = sys.getallocatedblocks(), heap_in_use()
     objects = gc.get_objects()
     tasks = Counter(_coroutine(task) for task in asyncio.all_tasks(loop))
     ours = Counter(_name(type(one)) for one in objects if str(type(one).__module__).startswith(ROOMS))
@@ -50,6 +53,8 @@ def inventory(loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:
         "tasks": dict(sorted(tasks.items())),
         "threads": threading.active_count(),
         "pools": dict(sorted(_pools().items())),
+        "blocks": blocks,
+        "heap_kib": heap // 1024,
         "objects": len(objects),
         "ours": dict(ours.most_common(MOST)),
     }

@@ -24,7 +24,8 @@ class Held:
     """Numbers of descriptors by kind and of tasks by coroutine; ``anonymous_kib``: PSS of anonymous memory.
 
     The share of files in memory is left out: it depends on who else runs the same program. ``ours``: of the objects
-    those of our commonest classes, to see what it was that grew. ``pools``: threads of pools, by pool; ``threads`` are
+    those of our commonest classes, to see what it was that grew. ``blocks``: pieces of memory that Python holds,
+    ``heap_kib``: what is held of the C library's heap. ``pools``: threads of pools, by pool; ``threads`` are
     the others.
     """
 
@@ -35,6 +36,8 @@ class Held:
     objects: int = 0
     ours: Mapping[str, int] = field(default_factory=dict)
     pools: Mapping[str, int] = field(default_factory=dict)
+    blocks: int = 0
+    heap_kib: int = 0
 
 
 def held(process: Process) -> Held:
@@ -50,6 +53,8 @@ def held(process: Process) -> Held:
         objects=told["objects"],
         ours=told["ours"],
         pools=pools,
+        blocks=told["blocks"],
+        heap_kib=told["heap_kib"],
     )
 
 

@@ -3,7 +3,10 @@
 The first sixth is warm-up. Of the rest, the first third is compared with the last. What is counted (descriptors, tasks,
 threads) may not grow at all; what stays for good raises both the least of a third and its median, for a checkpoint may
 meet a connection that is being closed, another a stream that is being opened anew.
-Memory and objects may grow by a share, and by what a connection may leave at most: caches fill and the heap tears.
+What has a size (objects, Python's blocks of memory, the C library's heap) may grow by a share, and by a little for
+each connection: caches fill. Memory as the kernel counts it also has the pages that are free between what is held:
+Python gives back an arena (1 MiB) only when all of it is free, so one busy moment more keeps another one. That ends,
+which growth that comes with each connection does not; hence a larger share, and nothing for each.
 Pools of threads have a limit of their own, which they reach when as much work as that happens to meet; they are shown.
 """
 
@@ -18,9 +21,14 @@ from perf.soak.held import Held
 
 LEAST: Final = 6
 """Fewer checkpoints say nothing about growth."""
-SHARE: Final = 0.02
-EACH: Final[Mapping[str, float]] = {"memory (KiB)": 0.5, "objects": 0.5}
-"""Tolerances of memory and objects: a share of what there was, and so many for each connection made in between."""
+SHARES: Final[Mapping[str, float]] = {
+    "memory (KiB)": 0.08,
+    "heap (KiB)": 0.02,
+    "blocks": 0.02,
+    "objects": 0.02,
+}
+EACH: Final[Mapping[str, float]] = {"heap (KiB)": 0.1, "blocks": 0.5, "objects": 0.2}
+"""Tolerances of sizes: a share of what there was, and so many for each connection made in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +121,12 @@ def counted(held: Held) -> Mapping[str, float]:
 
 def sized(held: Held) -> Mapping[str, float]:
     """What may grow a little."""
-    return {"memory (KiB)": held.anonymous_kib, "objects": held.objects}
+    return {
+        "memory (KiB)": held.anonymous_kib,
+        "heap (KiB)": held.heap_kib,
+        "blocks": held.blocks,
+        "objects": held.objects,
+    }
 
 
 def bounded(held: Held) -> Mapping[str, float]:
@@ -125,15 +138,15 @@ def _of_process(process: str, settled: Sequence[Checkpoint]) -> Iterator[Growth]
     third = len(settled) // 3
     made = [float(one.made) for one in settled]
     between = median(made[-third:]) - median(made[:third])
-    for measures, choose, share, each in (
-        (counted, least_risen, 0.0, {}),
-        (sized, medians, SHARE, EACH),
-        (bounded, least_risen, inf, {}),
+    for measures, choose, otherwise in (
+        (counted, least_risen, 0.0),
+        (sized, medians, 0.0),
+        (bounded, least_risen, inf),
     ):
         series = [measures(one.held[process]) for one in settled]
         for measure in sorted({name for one in series for name in one}):
             values = [one.get(measure, 0.0) for one in series]
             first, last = choose(values[:third], values[-third:])
             steep = 1000 * slope([*zip(made, values, strict=True)])
-            limit = share * max(first, 1.0) + each.get(measure, 0.0) * between
+            limit = SHARES.get(measure, otherwise) * max(first, 1.0) + EACH.get(measure, 0.0) * between
             yield Growth(process, measure, first, last, steep, limit)

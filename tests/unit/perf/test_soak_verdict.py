@@ -1,6 +1,7 @@
-"""What a soak calls growth: what is counted must stay, memory and objects may move a little."""
+"""What a soak calls growth: what is counted must stay, what has a size may move a little."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -66,16 +67,27 @@ def test_threads_of_a_pool_have_a_limit_of_their_own() -> None:
 
 
 def test_memory_may_move_by_a_share_but_not_grow_with_the_connections() -> None:
-    assert soaked(*memory(50_000, 50_000, 50_300, 50_600, 50_500, 50_900, 50_900)) == []
-    (line,) = soaked(*memory(*(50_000 + 600 * number for number in range(7))))
-    assert line == "n1/forwarder: memory (KiB) 50,900 to 53,300"
+    assert soaked(*memory(50_000, 50_000, 50_300, 53_600, 53_500, 53_900, 53_900)) == []
+    (line,) = soaked(*memory(*(50_000 + 1200 * number for number in range(7))))
+    assert line == "n1/forwarder: memory (KiB) 51,800 to 56,600"
 
 
-def test_objects_that_stay_for_each_connection_are_growth() -> None:
-    def held(number: int) -> Held:
-        return Held({}, 4, 50_000, objects=10_000 + 200 * number)
+@pytest.mark.parametrize(
+    ("held", "line"),
+    [
+        (lambda n: Held({}, 4, 50_000, objects=10_000 + 80 * n), "objects 10,120 to 10,440"),
+        (lambda n: Held({}, 4, 50_000, blocks=10_000 + 150 * n), "blocks 10,225 to 10,825"),
+        (lambda n: Held({}, 4, 50_000, heap_kib=1_000 + 20 * n), "heap (KiB) 1,030 to 1,110"),
+    ],
+)
+def test_what_stays_for_each_connection_is_growth(held: Callable[[int], Held], line: str) -> None:
+    assert soaked(*map(held, range(7))) == [f"n1/forwarder: {line}"]
 
-    assert soaked(*map(held, range(7))) == ["n1/forwarder: objects 10,300 to 11,100"]
+
+def test_what_stays_once_and_is_little_is_none() -> None:
+    before = Held({}, 4, 50_000, objects=10_000, blocks=100_000, heap_kib=9_000)
+    after = replace(before, objects=10_150, blocks=101_500, heap_kib=9_150)
+    assert soaked(*[before] * 4, *[after] * 3) == []
 
 
 def test_too_few_checkpoints_are_not_judged() -> None:

@@ -71,6 +71,7 @@ def test_what_a_daemon_holds_shows_and_it_goes_on() -> None:
     assert after["tasks"]["main"] == before["tasks"]["main"] == 1
     assert after["ours"][SEGMENT] - before["ours"].get(SEGMENT, 0) == 3
     assert after["objects"] > before["objects"]
+    assert after["blocks"] > before["blocks"]
     assert before["pools"] == {}
     assert after["pools"] == {"asyncio": 2, "own-pool": 1}
     assert after["threads"] - before["threads"] == 3

@@ -1,8 +1,11 @@
 """What the C library's heap has free does not count as held when a daemon has told what it holds."""
 
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
+
+from nsm.service.native import heap_in_use
 
 ROOT = Path(__file__).parents[4]
 TORN = """
@@ -41,3 +44,12 @@ def test_what_is_free_between_what_is_held_goes_back_to_the_kernel() -> None:
     untrimmed, trimmed, freed = (int(word) for word in done.stdout.splitlines()[-1].split())
     assert untrimmed < freed / 4, "the heap gives it back of itself: nothing is shown"
     assert trimmed > freed * 3 / 4
+
+
+def test_the_heap_in_use_is_what_is_held_of_it() -> None:
+    before = heap_in_use()
+    held = [ctypes.create_string_buffer(1 << 20) for _ in range(30)]
+    during = heap_in_use()
+    assert 30 << 20 <= during - before < 31 << 20
+    del held
+    assert abs(heap_in_use() - before) < 1 << 20
