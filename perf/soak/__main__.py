@@ -213,12 +213,22 @@ def show(grown: Sequence[Growth]) -> None:
 def table(grown: Sequence[Growth]) -> Table:
     """Memory and objects of every process, and whatever else changed."""
     shown = Table(box=box.SIMPLE)
-    for name in ("process", "measure", "first third", "last third", "per 1,000 connections", "tolerated", ""):
+    for name in (
+        "process",
+        "measure",
+        "first third",
+        "last third",
+        "per 1,000 connections",
+        "in each half",
+        "tolerated",
+        "",
+    ):
         shown.add_column(name, justify="left" if name in {"process", "measure", ""} else "right")
     for one in grown:
         if one.first != one.last or 0 < one.limit < inf:
             limit = "its limit" if one.limit == inf else f"{one.limit:,.0f}"
-            numbers = (*(f"{number:,.0f}" for number in (one.first, one.last, one.each)), limit)
+            halves = " and ".join(f"{half:+,.0f}" for half in one.halves)
+            numbers = (*(f"{number:,.0f}" for number in (one.first, one.last, one.each)), halves, limit)
             shown.add_row(one.process, one.measure, *numbers, "GREW" if one.is_leak else "")
     return shown
 

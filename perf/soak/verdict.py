@@ -1,16 +1,17 @@
 """Whether something grows, judged from checkpoints at which nothing but the lasting connections was there. Pure.
 
-The first sixth is warm-up. Of the rest, the first third is compared with the last. What is counted (descriptors, tasks,
-threads) may not grow at all; what stays for good raises both the least of a third and its median, for a checkpoint may
-meet a connection that is being closed, another a stream that is being opened anew.
-What has a size (objects, Python's blocks of memory, the C library's heap) may grow by a share, and by a little for
-each connection: caches fill. Memory as the kernel counts it also has the pages that are free between what is held:
-Python gives back an arena (1 MiB) only when all of it is free, so one busy moment more keeps another one. That ends,
-which growth that comes with each connection does not; hence a larger share, and nothing for each.
+The first sixth is warm-up. What leaks comes with each connection, so it has to show in either half of the rest, from
+the first third of that half to its last; what happens once (a table that doubles, an arena more) shows in one only.
+What is counted (descriptors, tasks, threads) may not grow at all, and is growth also if it rises once for good, clear
+of all that was seen before. Else what stays raises both the least of a third and its median, for a checkpoint may meet
+a connection that is being closed, another a stream that is being opened anew.
+What has a size (objects, Python's blocks of memory, the C library's heap) may grow by a share and by a little for each
+connection: caches fill. Memory as the kernel counts it has the pages that are free between what is held, too: Python
+gives back an arena (1 MiB) only when all of it is free, so its share is larger.
 Pools of threads have a limit of their own, which they reach when as much work as that happens to meet; they are shown.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import inf
@@ -22,13 +23,14 @@ from perf.soak.held import Held
 LEAST: Final = 6
 """Fewer checkpoints say nothing about growth."""
 SHARES: Final[Mapping[str, float]] = {
-    "memory (KiB)": 0.08,
-    "heap (KiB)": 0.02,
-    "blocks": 0.02,
-    "objects": 0.02,
+    "memory (KiB)": 0.03,
+    "heap (KiB)": 0.01,
+    "blocks": 0.005,
+    "objects": 0.005,
 }
-EACH: Final[Mapping[str, float]] = {"heap (KiB)": 0.1, "blocks": 0.5, "objects": 0.2}
-"""Tolerances of sizes: a share of what there was, and so many for each connection made in between."""
+EACH: Final[Mapping[str, float]] = {"memory (KiB)": 0.25, "heap (KiB)": 0.1, "blocks": 0.5, "objects": 0.2}
+"""What sizes may grow by in half a run: a share of what there was, and so many for each connection made in between."""
+Choice = Callable[[Sequence[float], Sequence[float]], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +45,19 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """One measure of one process in the first and the last third; ``each``: slope per 1,000 connections made."""
+    """One measure of one process in the first and the last third; ``each``: slope per 1,000 connections made.
+
+    ``halves``: what it grew by in each half, of which ``limit`` is tolerated; ``is_leak``: it is a leak.
+    """
 
     process: str
     measure: str
     first: float
     last: float
     each: float
+    halves: tuple[float, float]
     limit: float
-
-    @property
-    def is_leak(self) -> bool:
-        """Whether it is more than tolerated."""
-        return self.last - self.first > self.limit
+    is_leak: bool
 
     def __str__(self) -> str:
         """``n1/forwarder: socket 14 to 17``."""
@@ -135,9 +137,7 @@ def bounded(held: Held) -> Mapping[str, float]:
 
 
 def _of_process(process: str, settled: Sequence[Checkpoint]) -> Iterator[Growth]:
-    third = len(settled) // 3
     made = [float(one.made) for one in settled]
-    between = median(made[-third:]) - median(made[:third])
     for measures, choose, otherwise in (
         (counted, least_risen, 0.0),
         (sized, medians, 0.0),
@@ -146,7 +146,28 @@ def _of_process(process: str, settled: Sequence[Checkpoint]) -> Iterator[Growth]
         series = [measures(one.held[process]) for one in settled]
         for measure in sorted({name for one in series for name in one}):
             values = [one.get(measure, 0.0) for one in series]
-            first, last = choose(values[:third], values[-third:])
+            thirds = _thirds(values)
+            first, last = choose(*thirds)
             steep = 1000 * slope([*zip(made, values, strict=True)])
+            halves = tuple(_risen(half, choose) for half in _halves(values))
+            between = min(_risen(half, medians) for half in _halves(made))
             limit = SHARES.get(measure, otherwise) * max(first, 1.0) + EACH.get(measure, 0.0) * between
-            yield Growth(process, measure, first, last, steep, limit)
+            is_clear = measures is counted and min(thirds[1]) > max(thirds[0])
+            is_leak = is_clear or min(last - first, *halves) > limit
+            yield Growth(process, measure, first, last, steep, (halves[0], halves[1]), limit, is_leak)
+
+
+def _risen(values: Sequence[float], choose: Choice) -> float:
+    first, last = choose(*_thirds(values))
+    return last - first
+
+
+def _thirds(values: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """The first and the last."""
+    third = len(values) // 3
+    return values[:third], values[-third:]
+
+
+def _halves(values: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    half = len(values) // 2
+    return values[:half], values[-half:]

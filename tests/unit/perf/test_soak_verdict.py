@@ -84,10 +84,24 @@ def test_what_stays_for_each_connection_is_growth(held: Callable[[int], Held], l
     assert soaked(*map(held, range(7))) == [f"n1/forwarder: {line}"]
 
 
-def test_what_stays_once_and_is_little_is_none() -> None:
+@pytest.mark.parametrize("when", [4, 5, 7, 9])
+def test_what_is_bigger_once_and_stays_so_is_none(when: int) -> None:
+    """A table that doubles."""
     before = Held({}, 4, 50_000, objects=10_000, blocks=100_000, heap_kib=9_000)
-    after = replace(before, objects=10_150, blocks=101_500, heap_kib=9_150)
-    assert soaked(*[before] * 4, *[after] * 3) == []
+    after = replace(before, objects=11_000, blocks=110_000, heap_kib=10_100, anonymous_kib=54_000)
+    assert soaked(*[before] * when, *[after] * (12 - when)) == []
+
+
+@pytest.mark.parametrize("when", [5, 7, 9])
+def test_a_descriptor_that_is_there_once_and_stays_is_growth(when: int) -> None:
+    (line,) = soaked(*sockets(*[9] * when, *[10] * (12 - when)))
+    assert line.startswith("n1/forwarder: fd socket 9 to ")
+
+
+def test_numbers_that_go_up_and_down_are_none() -> None:
+    """Descriptors that are kept for some seconds, of a run on VPP."""
+    first = (13, 14, 13, 13, 14, 13, 13, 12, 13, 12, 13, 14, 14, 14, 13)
+    assert soaked(*sockets(*first, 14, 13, 13, 12, 13, 14, 14, 13, 14, 14, 14, 15)) == []
 
 
 def test_too_few_checkpoints_are_not_judged() -> None:
