@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from nsmctl.lab import identities
 from nsmctl.lab.census import Census
 from nsmctl.lab.demonstration import cli_of, flows_of
 from nsmctl.lab.probes import Probes
@@ -21,6 +22,9 @@ RATE: Final = 20
 """Probes a second over each lasting connection, each family and way."""
 LIFETIME: Final = {"NSM_MAX_TOKEN_LIFETIME": "45s", "NSM_REQUEST_TIMEOUT": "15s"}
 """Of lasting connections: several refreshes a minute."""
+SVID_TTL: Final = "8h"
+"""No SVID is renewed while what is held is compared: each renewal has every peer dial anew, and there are that many
+connections more for some minutes (one of an hour is renewed just when a run of half an hour ends)."""
 SETTLE_S: Final = 90.0
 """A killed client's connection is closed when its token has expired, and what it had is removed after that."""
 
@@ -71,6 +75,8 @@ class Lab:
 
     def furnish(self, probing: ExitStack) -> None:
         """At every place an endpoint of each make that lasts, and one connection between different makes."""
+        for node in self.stage.world.topology.nodes:
+            identities.set_svid_ttl(node, SVID_TTL)
         for number, place in enumerate(PLACES):
             makes = ("ours", "Go") if number % 2 == 0 else ("Go", "ours")
             for make in makes:
