@@ -86,12 +86,12 @@ class Bench:
         async with driver(place.stage.near, [OTHER_CLIENT], service, netns) as others:
             before = growth.memory(place.stage)
             with self._progress.step(f"{place}: up to {levels[-1]} connections of others live"):
-                self.figures += await growth.levels(work, others, levels, "live")
+                self.figures += await growth.at_levels(work, others, levels, "live")
             after = growth.memory(place.stage)
             self.figures += growth.per_connection(place.cell, before, after, len(others.connections))
             await growth.drain(others)
         with self._progress.step(f"{place}: up to {levels[-1]} connections of their own live"):
-            self.figures += await growth.levels(work, calls, levels, "live at both ends")
+            self.figures += await growth.at_levels(work, calls, levels, "live at both ends")
             await growth.drain(calls)
 
     async def _packets(self, place: "Place", calls: Driver) -> list[Figure]:

@@ -21,7 +21,7 @@ CHUNK: Final = 20
 """Connections of the crowd asked for, or closed, at once."""
 
 
-async def levels(work: Work, crowd: Driver, levels: Sequence[int], name: str) -> list[Figure]:
+async def at_levels(work: Work, crowd: Driver, levels: Sequence[int], name: str) -> list[Figure]:
     """Request, refresh and Close at each number of live connections; ``name`` says where those are, for the row.
 
     The crowd of the last level stays. LabError when one of the crowd cannot be had.

@@ -23,7 +23,7 @@ from perf.soak.held import Held
 LEAST: Final = 6
 """Fewer checkpoints say nothing about growth."""
 SHARES: Final[Mapping[str, float]] = {
-    "memory (KiB)": 0.03,
+    "memory (KiB)": 0.02,
     "heap (KiB)": 0.01,
     "blocks": 0.005,
     "objects": 0.005,
@@ -149,12 +149,12 @@ def _of_process(process: str, settled: Sequence[Checkpoint]) -> Iterator[Growth]
             thirds = _thirds(values)
             first, last = choose(*thirds)
             steep = 1000 * slope([*zip(made, values, strict=True)])
-            halves = tuple(_risen(half, choose) for half in _halves(values))
+            earlier, later = (_risen(half, choose) for half in _halves(values))
             between = min(_risen(half, medians) for half in _halves(made))
             limit = SHARES.get(measure, otherwise) * max(first, 1.0) + EACH.get(measure, 0.0) * between
             is_clear = measures is counted and min(thirds[1]) > max(thirds[0])
-            is_leak = is_clear or min(last - first, *halves) > limit
-            yield Growth(process, measure, first, last, steep, (halves[0], halves[1]), limit, is_leak)
+            is_leak = is_clear or min(last - first, earlier, later) > limit
+            yield Growth(process, measure, first, last, steep, (earlier, later), limit, is_leak)
 
 
 def _risen(values: Sequence[float], choose: Choice) -> float:

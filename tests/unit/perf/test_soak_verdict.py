@@ -68,8 +68,8 @@ def test_threads_of_a_pool_have_a_limit_of_their_own() -> None:
 
 def test_memory_may_move_by_a_share_but_not_grow_with_the_connections() -> None:
     assert soaked(*memory(50_000, 50_000, 50_300, 53_600, 53_500, 53_900, 53_900)) == []
-    (line,) = soaked(*memory(*(50_000 + 1200 * number for number in range(7))))
-    assert line == "n1/forwarder: memory (KiB) 51,800 to 56,600"
+    (line,) = soaked(*memory(*(50_000 + 600 * number for number in range(7))))
+    assert line == "n1/forwarder: memory (KiB) 50,900 to 53,300"
 
 
 @pytest.mark.parametrize(
