@@ -54,9 +54,10 @@ def inode_url(key: Key) -> str:
 @dataclass(slots=True)
 class _Held:
     fd: int
-    touched: float  # loop.time()
-    copies: int = 1
-    """How often it was sent and not let go of: calls at the same time may each have sent it."""
+    copies: deque[float]
+    """``loop.time()`` of each time it was sent and not let go of, oldest first: calls at the same time may each have
+    sent it. Each has an age of its own: the copy of a call that was cancelled before its headers left is let go of by
+    nobody, and the calls that come after it must not keep it young."""
 
 
 class Received:
@@ -93,7 +94,7 @@ class Received:
             raise _lost(key)
         held = self._held.get(key)
         if held is not None:
-            held.touched = self._loop.time()
+            held.copies[-1] = self._loop.time()
             return os.dup(held.fd)
         waiter: asyncio.Future[int] = self._loop.create_future()
         self._waiters.setdefault(key, []).append(waiter)
@@ -113,11 +114,11 @@ class Received:
             self._forget(key, waiter)
 
     def release(self, key: Key) -> None:
-        """The call that brought a copy has ended; the descriptor is closed with the last one."""
+        """The call that brought a copy has ended, the youngest is its; the descriptor is closed with the last one."""
         held = self._held.get(key)
         if held is None:
             return
-        held.copies -= 1
+        held.copies.pop()
         if not held.copies:
             del self._held[key]
             os.close(held.fd)
@@ -141,8 +142,7 @@ class Received:
         key = key_of(fd)
         known = self._held.get(key)
         if known is not None:
-            known.touched = self._loop.time()
-            known.copies += 1
+            known.copies.append(self._loop.time())
             os.close(fd)
             return
         for waiter in self._waiters.pop(key, ()):
@@ -154,7 +154,7 @@ class Received:
                 self._has_overflowed = True
                 _log.warning("transport.descriptors.overflow", limit=MAX_HELD)
             return
-        self._held[key] = _Held(fd, self._loop.time())
+        self._held[key] = _Held(fd, deque((self._loop.time(),)))
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(KEEP, self._sweep)
 
@@ -169,10 +169,13 @@ class Received:
     def _sweep(self) -> None:
         self._sweeper = None
         oldest = self._loop.time() - KEEP
-        for key in [key for key, held in self._held.items() if held.touched <= oldest]:
-            os.close(self._held.pop(key).fd)
+        for key, held in list(self._held.items()):
+            while held.copies and held.copies[0] <= oldest:
+                held.copies.popleft()
+            if not held.copies:
+                os.close(self._held.pop(key).fd)
         if self._held:
-            soonest = min(held.touched for held in self._held.values())
+            soonest = min(held.copies[0] for held in self._held.values())
             self._sweeper = self._loop.call_at(soonest + KEEP, self._sweep)
 
 

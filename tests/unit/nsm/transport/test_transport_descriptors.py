@@ -315,6 +315,38 @@ async def test_one_goes_with_the_last_of_the_calls_that_brought_it(tmp_path: Pat
     received.close()
 
 
+async def test_the_copy_of_a_call_that_never_came_grows_old_beside_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that gives up between its descriptor's bytes and its headers leaves a copy that no call releases.
+
+    Refreshes of the same workload bring, take and release copies of their own meanwhile.
+    """
+    before = open_fds()
+    now = 100.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+    received = Received()
+    path = tmp_path / "shared"
+    path.touch()
+    key = key_of_path(path)
+    received.add([os.open(path, os.O_RDONLY)])
+    for _ in range(3):
+        received.add([os.open(path, os.O_RDONLY)])
+        os.close(await received.take(key, 1))
+        received.release(key)
+        now += descriptors.KEEP / 4
+        received._sweep()
+        assert len(received) == 1, "its call may still come"
+    received.add([os.open(path, os.O_RDONLY)])
+    now += descriptors.KEEP / 4
+    received._sweep()
+    assert len(received) == 1, "a younger copy is held for its own call"
+    received.release(key)
+    assert len(received) == 0
+    assert open_fds() == before
+    received.close()
+
+
 async def test_one_that_came_back_is_gone_once_it_is_taken_or_let_go_of(bench: Bench) -> None:
     files = make_files(bench.directory, 2)
 
