@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PRELOAD := vpp-config/fair_epoll.so
+PACKAGES := nsm controlplane forwarder_vpp nsmctl perf
 ARGS ?=
 
 .PHONY: help setup demo demo-container test interop check bench bench-go soak proto fmt lock clean
@@ -12,6 +13,7 @@ help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) $(PRELOAD) ## Debian packages (as root; otherwise it prints the command) and the virtual environment
+	@$(BIN)/python -m compileall -qq -j 2 $(PACKAGES) || true  # a daemon starts in 0.8 of the time; it starts without too
 
 .PHONY: system
 system:
