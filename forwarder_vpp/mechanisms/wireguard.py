@@ -27,8 +27,12 @@ from nsm.model.mechanism import (
 from .tunnel import FIELD, Choice, Underlay, check_addresses, common_mtu, number
 
 PORT: Final = 51820
-OWN_PORTS: Final = range(51821, 60000)
-"""Where the ports of single connections are chosen from; the uplink lets tunnels in there."""
+OWN_PORTS: Final = range(61000, 65536)
+"""Where the ports of single connections are chosen from; the uplink lets tunnels in there.
+
+They lie above those the kernel gives to sockets that name none (net.ipv4.ip_local_port_range, 32768 to 60999 unless
+set): a resolver, or a wireguard-go that has just started, would have one now and then.
+"""
 
 SRC_OWN_PORT: Final = "src_own_port"
 DST_OWN_PORT: Final = "dst_own_port"

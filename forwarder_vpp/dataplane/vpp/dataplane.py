@@ -78,7 +78,7 @@ class VppOptions:
     binary: str | None = None
     uplink: str = "auto"
     expedited: bool = False
-    ports: tuple[tuple[int, int], ...] = ((4789, 4789), (51820, 59999))
+    ports: tuple[tuple[int, int], ...] = ((4789, 4789), (51820, 51820), (61000, 65535))
     warm_pool: int = 0
     ends_vpp: bool = False
 
