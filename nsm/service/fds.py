@@ -3,6 +3,8 @@
 The parameter ``inodeURL`` of a mechanism names the object; the transport carries its descriptor (reference §4.4).
 Descriptors are kept as short as possible, because one keeps a dead workload's namespace alive: those that
 arrive during a call are closed when the call ends.
+
+A path that a peer names is never opened: it would lead to another object here, or to one that is not the peer's.
 """
 
 import os
@@ -13,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from nsm.model.connection import Connection
-from nsm.model.errors import Code, NsmError
+from nsm.model.errors import Code, NsmError, invalid
 from nsm.model.mechanism import INODE_URL, Mechanism
 
 FILE: Final = "file://"
@@ -81,22 +83,33 @@ Receive = Callable[[str], Awaitable[int]]
 
 
 class Arrivals:
-    """Turns the ``inode://`` of one call into files in ``box``; the same inode is asked for once."""
+    """Turns the ``inode://`` of one call into files in ``box``; the same inode is asked for once.
 
-    def __init__(self, receive: Receive, box: Box) -> None:
+    ``passes_fds``: false over TCP, where a path is what some hop has left in there: it is left out.
+    """
+
+    def __init__(self, receive: Receive, box: Box, *, passes_fds: bool = True) -> None:
         self._receive = receive
         self._box = box
+        self._passes_fds = passes_fds
         self._files: dict[str, str] = {}
 
     async def take(
         self, connection: Connection, preferences: tuple[Mechanism, ...]
     ) -> tuple[Connection, tuple[Mechanism, ...]]:
-        """Both with every ``inode://`` replaced; errors as those of the transport."""
+        """Both with every ``inode://`` replaced.
+
+        Raises:
+            NsmError: those of the transport; INVALID_ARGUMENT for a path.
+        """
         mechanisms = [*preferences, *([connection.mechanism] if connection.mechanism else [])]
-        for url in dict.fromkeys(one.get(INODE_URL) for one in mechanisms):
+        urls = dict.fromkeys(one.get(INODE_URL) for one in mechanisms)
+        for url in urls:
+            if url.startswith(FILE) and self._passes_fds:
+                raise invalid(FIELD, "inode://<device>/<inode> and its descriptor", url[:200])
             if url.startswith(INODE):
                 self._files[url] = self._box.keep(await self._receive(url))
-        if not self._files:
+        if not any(urls):
             return connection, preferences
         mechanism = connection.mechanism
         if mechanism is not None:
@@ -104,7 +117,10 @@ class Arrivals:
         return connection, tuple(self._with_file(one) for one in preferences)
 
     def _with_file(self, mechanism: Mechanism) -> Mechanism:
-        file = self._files.get(mechanism.get(INODE_URL))
+        url = mechanism.get(INODE_URL)
+        if url.startswith(FILE):
+            return mechanism.without(INODE_URL)
+        file = self._files.get(url)
         return mechanism if file is None else mechanism.having(**{INODE_URL: file})
 
 

@@ -283,7 +283,7 @@ class HopServer:
         box = fds.Box()
         fds.CURRENT.set(box)
         try:
-            arrivals = fds.Arrivals(current.receive, box)
+            arrivals = fds.Arrivals(current.receive, box, passes_fds=current.call.peer.passes_fds)
             connection, preferences = await arrivals.take(own, request.mechanism_preferences)
             stored = self._table.stored(own.id) if admission.is_refresh else None
             incoming = Incoming(
@@ -377,7 +377,8 @@ class HopServer:
             return await current.receive(url, DESCRIPTOR_WAIT)
 
         try:
-            return (await fds.Arrivals(receive, box).take(own, ()))[0]
+            arrivals = fds.Arrivals(receive, box, passes_fds=current.call.peer.passes_fds)
+            return (await arrivals.take(own, ()))[0]
         except NsmError as error:
             _LOG.info("close.without_descriptor", connection=own.id, reason=str(error))
         assert own.mechanism is not None

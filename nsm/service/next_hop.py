@@ -35,7 +35,7 @@ from nsm.service import fds
 from nsm.session.monitor import follow, is_about
 from nsm.session.path import Return, restore
 from nsm.session.timing import RETRY_DELAY
-from nsm.transport.channel import Channel, Channels
+from nsm.transport.channel import Channel, Channels, Reply
 from nsm.transport.peer import Peer
 from nsm.wire.methods import MONITOR_CONNECTIONS, NETWORK_SERVICE_CLOSE, NETWORK_SERVICE_REQUEST
 
@@ -165,11 +165,15 @@ class NextHop:
         peer = await _peer(channel, deadline)
         with fds.Departures(passes_fds=peer.passes_fds) as leaving:
             request = NetworkServiceRequest(leaving.connection(connection), leaving.mechanisms(preferences))
-            reply = await channel.unary(
-                NETWORK_SERVICE_REQUEST, request, timeout=_left(deadline), fds=tuple(leaving.fds)
-            )
+            reply = await self._asked(channel, request, leaving, deadline)
             try:
                 ours = _on_our_segment(reply.value, connection)
+                if peer.passes_fds and _names_a_path(ours):
+                    # Upstream's sendfd takes a descriptor that left at once for one that failed to, and leaves its own
+                    # path in the answer; what it says next time is right.
+                    _LOG.info("next_hop.asked_again", connection=ours.id, reason="its answer names a path")
+                    reply = await self._asked(channel, _refresh(request, ours), leaving, deadline)
+                    ours = _on_our_segment(reply.value, connection)
                 receive = _receiver(channel, deadline) if peer.passes_fds else None
                 _let_go(channel, ours, leaving)
                 return await self._with_file(ours, leaving, receive, entry)
@@ -177,6 +181,12 @@ class NextHop:
                 if entry.connection is None:
                     self._spawn(self._depart(url, reply.value))
                 raise
+
+    async def _asked(
+        self, channel: Channel, request: NetworkServiceRequest, leaving: fds.Departures, deadline: float
+    ) -> Reply[Connection]:
+        left = _left(deadline)
+        return await channel.unary(NETWORK_SERVICE_REQUEST, request, timeout=left, fds=tuple(leaving.fds))
 
     async def _with_file(
         self,
@@ -187,13 +197,14 @@ class NextHop:
     ) -> Connection:
         """The answer with a file for its ``inode://``: one of ours again, or the descriptor that came with it.
 
-        ``receive``: ``None`` over TCP, where waiting for a descriptor would be in vain.
+        ``receive``: ``None`` over TCP, where waiting for a descriptor would be in vain. A path of the next hop's is
+        left out.
         """
         mechanism = answer.mechanism
         url = mechanism.get(INODE_URL) if mechanism else ""
-        if mechanism is None or not url.startswith(fds.INODE):
+        if mechanism is None or not url.startswith((fds.INODE, fds.FILE)):
             return answer
-        if receive is None:
+        if receive is None or url.startswith(fds.FILE):
             return replace(answer, mechanism=mechanism.without(INODE_URL))
         file = leaving.file(url)
         if file is None:
@@ -367,6 +378,16 @@ class NextHop:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.error("next_hop.task_broke", exc_info=error)
+
+
+def _names_a_path(answer: Connection) -> bool:
+    return answer.mechanism is not None and answer.mechanism.get(INODE_URL).startswith(fds.FILE)
+
+
+def _refresh(request: NetworkServiceRequest, answer: Connection) -> NetworkServiceRequest:
+    """The same asked of the connection that there is by now."""
+    mechanism = None if answer.mechanism is None else answer.mechanism.without(INODE_URL)
+    return replace(request, connection=replace(answer, mechanism=mechanism))
 
 
 def _on_our_segment(answer: Connection, asked: Connection) -> Connection:

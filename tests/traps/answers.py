@@ -675,4 +675,25 @@ ANSWERS: Final = (
         'content.get("Index")',
         f"{_SESSION}/test_session_traps.py::test_an_index_that_is_left_out_is_0",
     ),
+    Answer(
+        67,
+        "nsm/service/next_hop.py",
+        "if peer.passes_fds and _names_a_path(ours):",
+        "if not peer.passes_fds and _names_a_path(ours):",
+        f"{_SERVICE}/test_next_hop_traps.py::test_an_answer_that_names_a_path_is_asked_for_again_on_the_same_path",
+    ),
+    Answer(
+        67,
+        "nsm/service/next_hop.py",
+        "if receive is None or url.startswith(fds.FILE):",
+        "if url.startswith(fds.FILE):\n            return answer\n        if receive is None:",
+        f"{_SERVICE}/test_next_hop_traps.py::test_a_path_that_a_next_hop_insists_on_is_never_opened",
+    ),
+    Answer(
+        67,
+        "nsm/service/fds.py",
+        "if url.startswith(FILE) and self._passes_fds:\n                raise",
+        "if url.startswith(FILE) and not self._passes_fds:\n                raise",
+        f"{_HOP}::test_a_path_that_a_peer_names_is_refused_and_never_opened",
+    ),
 )

@@ -676,6 +676,41 @@ async def test_a_descriptor_that_never_arrives_is_named_and_leaves_nothing() -> 
     assert (role.requests, server.connections()) == ([], ())
 
 
+@pytest.mark.parametrize("place", ["connection", "preference"])
+async def test_a_path_that_a_peer_names_is_refused_and_never_opened(tmp_path: FilePath, place: str) -> None:
+    """It would be opened with our rights, where it leads to from here: to any namespace of the node."""
+    role = FakeRole()
+    server = hop("nse", role)
+    theirs = kernel(f"file://{tmp_path}")
+    connection = replace(first(), mechanism=theirs) if place == "connection" else first()
+    with pytest.raises(NsmError) as caught:
+        await ask(server, connection, call_of(), *([theirs] if place == "preference" else []))
+    error = caught.value
+    assert (error.code, error.field) == (Code.INVALID_ARGUMENT, "mechanism.parameters.inodeURL")
+    assert "expected inode://" in error.message
+    assert (role.requests, server.connections()) == ([], ())
+    await server.stop()
+
+
+async def test_a_path_that_comes_over_tcp_or_with_a_close_is_left_out(tmp_path: FilePath) -> None:
+    role = FakeRole()
+    server = hop("nse", role)
+    theirs = kernel(f"file://{tmp_path}")
+    call = call_of()
+    call.peer = replace(call.peer, passes_fds=False)
+    answer = await ask(server, replace(first(), mechanism=theirs), call, theirs)
+    (incoming,) = role.requests
+    for mechanism in (*incoming.preferences, incoming.connection.mechanism):
+        assert mechanism is not None
+        assert mechanism.parameters == {"name": "nsm-1"}
+    await server.close(replace(answer, mechanism=theirs), call_of().call)
+    (closing,) = role.closings
+    assert closing.arrived is not None
+    assert closing.arrived.mechanism is not None
+    assert closing.arrived.mechanism.parameters == {"name": "nsm-1"}
+    await server.stop()
+
+
 @pytest.mark.parametrize("is_refused", [False, True])
 async def test_descriptors_go_with_the_call_also_where_it_never_asked_for_them(
     tmp_path: FilePath, is_refused: bool

@@ -48,6 +48,29 @@ class Forgetful:
         return replace(answer, id=path.segments[1].id, path=path)
 
 
+class Pathfinder:
+    """A server that answers with its own path in the place of an inode, as often as ``times``: Go's ``sendfd`` does.
+
+    The descriptor has left all the same.
+    """
+
+    def __init__(self, server: HopServer, times: int) -> None:
+        self._server = server
+        self._times = times
+        self.asked: list[Connection] = []
+        self.monitor, self.close, self.stop = server.monitor, server.close, server.stop
+
+    async def request(self, request: NetworkServiceRequest, call: Call) -> Connection:
+        self.asked.append(request.connection)
+        answer = await self._server.request(request, call)
+        if len(self.asked) > self._times:
+            return answer
+        assert answer.mechanism is not None
+        return replace(
+            answer, mechanism=answer.mechanism.having(**{INODE_URL: "file:///proc/thread-self/ns/net"})
+        )
+
+
 class World:
     """A client of one endpoint, and the states it was told."""
 
@@ -101,6 +124,50 @@ async def test_a_cancelled_stream_says_nothing_about_connections(
     world.mesh.break_streams(NSE)
     await world.streams(4)
     assert world.states == told
+
+
+async def test_an_answer_that_names_a_path_is_asked_for_again_on_the_same_path(
+    world: World, tmp_path: Path
+) -> None:
+    server = giving(world, tmp_path / "netns", times=1)
+    answer = await world.connected()
+    assert answer.mechanism is not None
+    assert inode_of(answer) == (tmp_path / "netns").stat().st_ino
+    first_time, again = server.asked
+    assert len(first_time.route.segments) == 1
+    assert [one.id for one in again.route.segments] == [one.id for one in answer.route.segments]
+    assert again.mechanism is not None
+    assert again.mechanism.get(INODE_URL) == ""
+    assert len(world.nse.connections()) == 1
+
+
+async def test_a_path_that_a_next_hop_insists_on_is_never_opened(world: World, tmp_path: Path) -> None:
+    server = giving(world, tmp_path / "netns", times=2)
+    answer = await world.connected()
+    assert answer.mechanism is not None
+    assert answer.mechanism.get(INODE_URL) == ""
+    assert len(server.asked) == 2
+
+
+def inode_of(answer: Connection) -> int:
+    """Of the namespace that the answer's URL leads to from here."""
+    assert answer.mechanism is not None
+    return Path(answer.mechanism.get(INODE_URL).removeprefix("file://")).stat().st_ino
+
+
+def giving(world: World, netns: Path, times: int) -> Pathfinder:
+    """The endpoint gives a descriptor of ``netns``, and so many times its path."""
+
+    async def give(incoming: Incoming) -> Connection:
+        return replace(
+            incoming.connection, mechanism=Mechanism(LOCAL, KERNEL, {INODE_URL: f"file://{netns}"})
+        )
+
+    netns.touch()
+    world.role.act = give
+    server = Pathfinder(world.nse, times)
+    world.mesh.add(NSE, "nse", cast("HopServer", server))
+    return server
 
 
 async def test_our_own_descriptor_that_comes_back_is_let_go_of(world: World, tmp_path: Path) -> None:
