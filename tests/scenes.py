@@ -32,7 +32,7 @@ from nsmctl.lab.progress import Progress
 from nsmctl.lab.ready import wait_event
 from nsmctl.lab.state import Workload
 from nsmctl.lab.topology import Node, Topology
-from nsmctl.lab.world import World
+from nsmctl.lab.world import World, connected
 from tests.fakes import refreshes
 
 DATAPLANES = [
@@ -116,6 +116,34 @@ class Scene:
         self.added.append(name)
         place = node or self.near
         self.world._workload(Workload(name, "client", place.name, ""), env, daemon)
+
+    def host_endpoint(self, name: str, *, node: Node, **env: str) -> None:
+        """An endpoint of ``<name>-service`` that runs on the node itself, as on a plain host."""
+        settings = {"NSM_SERVICE_NAMES": f"{name}-service", "NSM_CIDR_PREFIX": POOLS, **env}
+        self._on_host(
+            Workload(name, "endpoint", node.name, "", (f"{name}-service",)), settings, daemons.endpoint
+        )
+
+    def host_client(self, name: str, service: str, *, node: Node, **env: str) -> dict[str, Any]:
+        """A client that runs on the node itself; its ``connected`` event, the interface is nsm-1."""
+        settings = {"NSM_NETWORK_SERVICES": f"kernel://{service}/nsm-1", **env}
+        process = self._on_host(Workload(name, "client", node.name, ""), settings, daemons.client)
+        return connected(process, f"{name}-0")
+
+    def host_refusal(self, name: str, url: str, *, node: Node) -> str:
+        """Why a client that runs on the node itself is refused."""
+        self.workload(name, node=node)
+        extra = {"NSM_NETWORK_SERVICES": url}
+        process, _ = self.world.launch(daemons.client(node, name, node.netns, extra))
+        return str(wait_event(process, "request.failed", timeout=WAIT_S)["reason"])
+
+    def _on_host(self, workload: Workload, env: Mapping[str, str], make: Callable[..., Daemon]) -> Process:
+        def daemon(node: Node, name: str, _netns: Path, extra: Mapping[str, str]) -> Daemon:
+            return make(node, name, node.netns, extra)
+
+        self.added.append(workload.name)
+        process, _ = self.world._workload(workload, env, daemon)
+        return process
 
     def passthrough(self, name: str, next_service: str, *, node: Node | None = None, **env: str) -> None:
         """An endpoint of ``<name>-service`` that connects its clients on to ``next_service``; a router for IPv4."""
@@ -300,9 +328,11 @@ class Scene:
         return found.without_ready_pairs()
 
     def clean(self) -> None:
-        """Remove what a test added and left, also after a failure."""
+        """Remove what a test added and left, also after a failure: the clients at once, then from last to first."""
+        roles = {name: one.role for name, one in self.world.state.workloads.items() if name in self.added}
+        self.world.remove_workload(*(name for name, role in roles.items() if role == "client"))
         for name in reversed(self.added):
-            if name in self.world.state.workloads:
+            if roles.get(name, "client") != "client":
                 self.world.remove_workload(name)
         self.added.clear()
 

@@ -48,9 +48,8 @@ class Lane:
 
     def tun(self, *, plain: bool) -> int:
         """Make a device, down; it goes with the last copy of the descriptor. ``plain``: no information header."""
-        flags = _IFF_TUN | (_IFF_NO_PI | _IFF_VNET_HDR if plain else 0)
         with syscalls.standing_in(self.netns):
-            return _tun(self.name, flags)
+            return tun_here(self.name, plain=plain)
 
 
 class Lanes:
@@ -108,6 +107,15 @@ class Lanes:
 def lane_name(instance: str, number: int, attempt: int = 0) -> str:
     """A name nobody else has: any namespace has room for it."""
     return "nsm" + hashlib.sha256(f"{instance} lane {number} {attempt}".encode()).hexdigest()[:11]
+
+
+def tun_here(name: str, *, plain: bool) -> int:
+    """As ``Lane.tun``, in the calling thread's namespace. No link may have that name."""
+    return _tun(name, _flags(plain=plain))
+
+
+def _flags(*, plain: bool) -> int:
+    return _IFF_TUN | (_IFF_NO_PI | _IFF_VNET_HDR if plain else 0)
 
 
 def _new_netns() -> int:

@@ -1,6 +1,7 @@
 """wireguard-go: WireGuard in user space, one process a tunnel, that outlives the agent and is adopted by the next.
 
-The device belongs into the workload's namespace, the UDP socket into the node's: all sockets of a process are in the
+The device belongs into the workload's namespace (which may be the node's: then none of what follows is needed), the UDP
+socket into the node's: all sockets of a process are in the
 namespace it was started in. So the TUN device is made outside (a descriptor opened inside the workload's namespace
 would keep that one alive) and moved, and only then the process is started, at the node, with its descriptor. By then
 the device is up where it belongs: the process would take the move for an interface that went down, and notice that
@@ -33,7 +34,7 @@ import structlog
 from forwarder_vpp.dataplane.linux import uapi, udp_buffers
 from forwarder_vpp.dataplane.linux.inotify_room import InotifyRoom
 from forwarder_vpp.dataplane.linux.objects.wireguard_device import port_taken
-from forwarder_vpp.dataplane.linux.tun_lanes import TUN, Lane, Lanes
+from forwarder_vpp.dataplane.linux.tun_lanes import TUN, Lanes
 from forwarder_vpp.dataplane.netlink import syscalls
 from forwarder_vpp.dataplane.priority import prefer
 from nsm.model.errors import Code, NsmError
@@ -88,17 +89,18 @@ class WireguardGo:
         """The tunnels that have a folder, whether or not anyone listens."""
         return sorted(folder.name for folder in self._tunnels.glob("*"))
 
-    def start(self, name: str, lane: Lane, move: Callable[[], None]) -> None:
-        """A process for tunnel ``name`` with a device of ``lane``, which ``move`` takes to its namespace and up.
+    def start(self, name: str, make: Callable[..., int], place: Callable[[], None]) -> None:
+        """A process for tunnel ``name``, with a device of ``make`` that ``place`` takes to where it belongs, and up.
 
-        The device has the lane's name still. Nothing stays on failure.
+        ``make(plain=…)`` gives its descriptor (plain: no information header); its name must be known at the node.
+        Nothing stays on failure.
         """
         self._reap()
         self._room.take()
         with contextlib.ExitStack() as stack:
-            tun = lane.tun(plain=self._is_plain)
+            tun = make(plain=self._is_plain)
             stack.callback(os.close, tun)
-            move()
+            place()
             try:
                 self._run(name, tun)
             except BaseException:

@@ -2,7 +2,8 @@
 
 import asyncio
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
@@ -21,12 +22,12 @@ from forwarder_vpp.dataplane.linux.objects.wireguard_device import (
     passing_name,
     port_taken,
 )
-from forwarder_vpp.dataplane.linux.tun_lanes import Lane
+from forwarder_vpp.dataplane.linux.tun_lanes import Lane, tun_here
 from forwarder_vpp.dataplane.linux.wireguard_go import WireguardGo, require_free_port
 from forwarder_vpp.dataplane.netlink import links, making, wire
 from forwarder_vpp.dataplane.netlink.access import Netlink, nsid_of
 from forwarder_vpp.dataplane.netlink.links import Link
-from forwarder_vpp.dataplane.netlink.session import Session
+from forwarder_vpp.dataplane.netlink.session import NetlinkError, Session
 from forwarder_vpp.dataplane.netlink.tags import Tag
 from nsm.model.errors import Code, NsmError
 
@@ -115,10 +116,9 @@ class UserspaceWireguard:
         self._daemons.end(name)  # of an attempt that was cut short
         require_free_port(item.local_port)
         end = making.End(nsid, fds[item.netns], item.name, Tag(item.owner, ROLE, item.netns))
-        with self._daemons.lanes.taken() as lane:
-            self._daemons.start(name, lane, partial(self._move, item, session, end, lane))
+        with self._started(name, item, session, end) as dressed:
             try:
-                link = self._name(session, end, lane)
+                link = dressed()
                 uapi.set_values(self._daemons.socket_of(name), _device(item))
                 self._daemons.widen(name)
             except BaseException as error:
@@ -132,22 +132,61 @@ class UserspaceWireguard:
                 raise
         return Tunnel(name, link, item)
 
-    def _move(self, item: WireguardDevice, session: Session, end: making.End, lane: Lane) -> None:
-        """The lane's device goes into the workload's namespace and up."""
+    @contextmanager
+    def _started(
+        self, name: str, item: WireguardDevice, session: Session, end: making.End
+    ) -> Iterator[Callable[[], Link]]:
+        """The process has its device, where that belongs; what is given names and marks it."""
+        if end.nsid == links.AT_NODE:
+            make = partial(self._made_here, session, end)
+            self._daemons.start(name, make, partial(self._change, item, session, end.name, []))
+            yield partial(self._mark, item, session, end)
+            return
         assert end.fd is not None
-        tags = self._netlink.tags
+        there = [(wire.IFLA_NET_NS_FD, wire.u32(end.fd))]
+        with self._daemons.lanes.taken() as lane:
+            tags = self._netlink.tags
+            move = partial(self._change, item, session, lane.name, there, lane.netns)
+            place = partial(making.place, session, tags, move, [replace(end, name=lane.name)])
+            self._daemons.start(name, lane.tun, place)
+            yield partial(self._name, session, end, lane)
+
+    def _made_here(self, session: Session, end: making.End, *, plain: bool) -> int:
+        """A device with its own name, in the node's namespace."""
+        tuns: list[int] = []
+
+        def make() -> None:
+            if links.exists(session, end.name):
+                raise NetlinkError(errno.EEXIST, f"a TUN device {end.name}")
+            tuns.append(tun_here(end.name, plain=plain))
+
+        making.place(session, self._netlink.tags, make, [end])
+        return tuns[0]
+
+    def _change(
+        self,
+        item: WireguardDevice,
+        session: Session,
+        name: str,
+        more: Sequence[wire.Attribute],
+        netns: int | None = None,
+    ) -> None:
+        """Give the device of that name in ``netns`` what it needs, and ``more``; then it is up."""
         attributes = [
-            (wire.IFLA_NET_NS_FD, wire.u32(end.fd)),
+            *more,
             (wire.IFLA_MTU, wire.u32(self.device_mtu(item.mtu))),
-            (wire.IFLA_GROUP, wire.u32(tags.group)),
+            (wire.IFLA_GROUP, wire.u32(self._netlink.tags.group)),
             (wire.IFLA_TXQLEN, wire.u32(_QUEUE)),
         ]
+        with making.session_in(session, netns) as there:
+            there.change(links.change(name, attributes, up=True), f"to place {name}")
 
-        def send() -> None:
-            with making.session_in(session, lane.netns) as there:
-                there.change(links.change(lane.name, attributes, up=True), f"to move {lane.name}")
-
-        making.place(session, tags, send, [replace(end, name=lane.name)])
+    def _mark(self, item: WireguardDevice, session: Session, end: making.End) -> Link:
+        """A device of the node gets our mark, and its MTU again: the process has set the one that it begins with."""
+        (link,) = making.make(
+            session, self._netlink.tags, partial(self._change, item, session, end.name, []), [end]
+        )
+        return link
 
     def _name(self, session: Session, end: making.End, lane: Lane) -> Link:
         """The device gets its own name and our mark."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from forwarder_vpp.dataplane.netlink import wire
-from forwarder_vpp.dataplane.netlink.session import Session
+from forwarder_vpp.dataplane.netlink.session import GONE, NetlinkError, Session
 from forwarder_vpp.dataplane.netlink.tags import Tag, Tags
 from forwarder_vpp.dataplane.netlink.wire import Attribute, Message
 
@@ -70,6 +70,17 @@ def find(session: Session, nsid: int, name: str, tags: Tags) -> Link:
     body = _IFINFO.pack(0, 0, 0, 0, 0) + wire.pack(attributes)
     (answer,) = session.ask(Message(wire.RTM_GETLINK, body), f"to look at {name}")
     return _link(answer, nsid, tags)
+
+
+def exists(session: Session, name: str) -> bool:
+    """Whether there is a link of that name in the session's namespace."""
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + wire.pack([(wire.IFLA_IFNAME, wire.text(name))])
+    try:
+        return bool(session.ask(Message(wire.RTM_GETLINK, body), f"to look for {name}"))
+    except NetlinkError as error:
+        if error.errno not in GONE:
+            raise
+        return False
 
 
 def stats(session: Session, nsid: int, name: str) -> Stats:
