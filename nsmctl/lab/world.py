@@ -162,15 +162,17 @@ class World:
             raise
         return process, offset
 
-    def remove_workload(self, name: str) -> None:
-        """End a workload's daemon politely and remove its namespace."""
-        workload = self.state.workloads.get(name)
-        if workload is None:
-            raise LabError(f"there is no workload {name!r}", hint="see nsmctl lab status")
-        self.end(name)
-        identities.unregister(self.topology.node(workload.node), name)
-        namespaces.delete(workload.space)
-        self.record(self.state.without_workload(name))
+    def remove_workload(self, *names: str) -> None:
+        """End the daemons of workloads politely, at once, and remove their namespaces."""
+        for name in names:
+            if name not in self.state.workloads:
+                raise LabError(f"there is no workload {name!r}", hint="see nsmctl lab status")
+        self.end(*names)
+        for name in names:
+            workload = self.state.workloads[name]
+            identities.unregister(self.topology.node(workload.node), name)
+            namespaces.delete(workload.space)
+            self.record(self.state.without_workload(name))
 
 
 def connected(process: Process, connection: str, offset: int = 0) -> dict[str, Any]:

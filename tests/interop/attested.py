@@ -70,12 +70,12 @@ class SpireWorld(CastWorld):
             name = node
         return super().launch(spire.Attested.of(daemon, place, self.registrations.groups[name]))
 
-    def remove_workload(self, name: str) -> None:
-        """End a workload's daemon politely and remove its namespace; its entry stays, for its group is its own."""
-        workload = self.state.workloads[name]
-        self.end(name)
-        namespaces.delete(workload.space)
-        self.record(self.state.without_workload(name))
+    def remove_workload(self, *names: str) -> None:
+        """As the base's; a workload's entry stays, for its group is its own."""
+        self.end(*names)
+        for name in names:
+            namespaces.delete(self.state.workloads[name].space)
+            self.record(self.state.without_workload(name))
 
     @contextmanager
     def without(self, *names: str) -> Iterator[None]:
