@@ -65,7 +65,7 @@ from forwarder_vpp.dataplane.linux.wireguard_user import UserspaceWireguard
 from tests.netns.linux_node import Executor, dataplane
 
 owner, name = {
-    "made": (UserspaceWireguard, "_move"),
+    "made": (UserspaceWireguard, "_change"),
     "moved": (WireguardGo, "_spawn"),
     "started": (UserspaceWireguard, "_name"),
     "named": (uapi, "set_values"),

@@ -22,7 +22,7 @@ from tests.netns.vpp_node import Node, inside, namespaces, node, ping, run
 pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 PLACES = {workload(number, number, IP).netns: f"vpt-w{number}" for number in (1, 2)}
-NEAR_PORT, FAR_PORT, NOWHERE = 51901, 51902, 51903
+NEAR_PORT, FAR_PORT, NOWHERE = 61901, 61902, 61903
 INITIATION = 148  # bytes of the datagram
 PATIENCE = 0.1
 FACTS = NodeFacts()

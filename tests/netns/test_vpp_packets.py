@@ -13,6 +13,7 @@ import pytest
 
 from forwarder_vpp.dataplane.contract.intent import Intent, KernelEnd, NetnsId, VxlanEnd, WireguardEnd
 from forwarder_vpp.dataplane.contract.items import Item
+from forwarder_vpp.dataplane.vpp.dataplane import VppOptions
 from forwarder_vpp.dataplane.vpp.objects.wireguard_peer import WireguardPeer
 from forwarder_vpp.dataplane.vpp.waiting import Waiting
 from forwarder_vpp.desired.vpp import NodeFacts, UplinkFacts, connection_items, uplink_items
@@ -122,7 +123,7 @@ def uplink(number: int, underlay: Wire, *, neighbour: int) -> tuple[Item, ...]:
         tunnel_ip=underlay.address(number),
         addresses=(f"{underlay.address(number)}/{underlay.length}",),
         neighbours=((underlay.address(neighbour), mac_of(f"vpt-n{neighbour}", "eth0")),),
-        ports=((4789, 4789), (51820, 52000)),
+        ports=VppOptions().ports,
     )
     return uplink_items(facts)
 
@@ -174,7 +175,7 @@ async def test_the_node_does_not_answer_what_a_workload_sends_it(one: Node) -> N
 
 
 @pytest.mark.parametrize("underlay", [IPV4, IPV6], indirect=True)
-@pytest.mark.parametrize("ports", [(4789, 4789), (4789, 51899)])
+@pytest.mark.parametrize("ports", [(4789, 4789), (4789, 61899)])
 async def test_ethernet_crosses_nodes_over_vxlan(
     two: tuple[Node, Node], underlay: Wire, ports: tuple[int, int], facts: NodeFacts
 ) -> None:
@@ -227,7 +228,7 @@ async def test_ip_crosses_nodes_over_wireguard_on_ports_of_its_own(
 ) -> None:
     first, second = two
     before = await first.census(), await second.census()
-    near_end, far_end = wireguard_pair(51901, 51902, underlay)
+    near_end, far_end = wireguard_pair(61901, 61902, underlay)
     near = connection_items(intent(workload(1, 2, IP), near_end, IP), facts)
     far = connection_items(intent(far_end, workload(2, 1, IP), IP), facts)
     await second.executor.create(far)
@@ -267,10 +268,10 @@ async def test_of_three_tunnels_on_the_shared_port_the_middle_one_may_go(two: tu
 async def test_the_kernel_answers_no_tunnel_port_and_keeps_its_own_tcp(two: tuple[Node, Node]) -> None:
     """A tunnel packet draws no ICMP; a port nobody holds still does; TCP between the hosts goes on."""
     first, second = two
-    near_end, _ = wireguard_pair(51901, 51902)
+    near_end, _ = wireguard_pair(61901, 61902)
     items = connection_items(intent(workload(1, 2, IP), near_end, IP), FACTS)
     await first.executor.create(items)
-    assert await asyncio.to_thread(refused, "vpt-n2", "10.254.0.1", 51901) is False
+    assert await asyncio.to_thread(refused, "vpt-n2", "10.254.0.1", 61901) is False
     assert await asyncio.to_thread(refused, "vpt-n2", "10.254.0.1", 40000) is True
     assert await asyncio.to_thread(tcp_bytes, "vpt-n1", "vpt-n2", "10.254.0.1") == STREAM
     await first.executor.delete(items)

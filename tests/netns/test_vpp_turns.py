@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("strace") is None, reason="no strace"),
 ]
 
-NEAR_PORT, FAR_PORT, OTHER_PORT, NOWHERE = 51911, 51912, 51913, 51914
+NEAR_PORT, FAR_PORT, OTHER_PORT, NOWHERE = 61911, 61912, 61913, 61914
 WORKLOADS = {workload(2, 1, IP).netns: "vpt-w2"}
 PATIENCE = 30.0
 

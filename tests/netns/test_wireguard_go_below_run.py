@@ -23,7 +23,7 @@ mount("tmpfs", "/run", "tmpfs", 0)
 processes = WireguardGo(Path("/run/nsm/wireguard"), "below-run")
 try:
     with processes.lanes.taken() as lane:
-        processes.start("nsmbelowrun", lane, lambda: None)
+        processes.start("nsmbelowrun", lane.tun, lambda: None)
     assert processes.socket_of("nsmbelowrun").exists()
 finally:
     with contextlib.suppress(OSError):
