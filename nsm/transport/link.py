@@ -100,9 +100,10 @@ class Link:
         """End it and its calls."""
         self._is_retired = True
         await self._channel.close()
-        if not self.pump.is_closed:  # grpcio's end lets the pump say good-bye
+        self.pump.finish()  # grpcio keeps its socket for as long as somebody holds a call, e.g. in a traceback
+        if not self.pump.is_closed:
             await asyncio.wait({self._closed}, timeout=LINGER)
-        self.pump.close()  # grpcio keeps its socket for as long as somebody holds a failed call, e.g. in a traceback
+        self.pump.close()
 
     def _close_if_unused(self) -> None:
         if self._is_retired and not self._uses and self._closing is None:

@@ -66,6 +66,11 @@ class Pump:
         self._private.close()
         self._on_closed(self)
 
+    def finish(self) -> None:
+        """Grpcio's calls are over, whether or not it ends its side: say good-bye to the peer, whose end is the end."""
+        if not self._private_ended:
+            self._guarded(self._hear_the_end)
+
     @property
     def is_ending(self) -> bool:
         """Whether the peer or grpcio has ended its side: of no use for new calls."""
@@ -167,6 +172,9 @@ class Pump:
         if data:
             self._send(self._tls.encrypt(data))
             return
+        self._hear_the_end()
+
+    def _hear_the_end(self) -> None:
         self._private_ended = True
         self._loop.remove_reader(self._private_fd)
         self._send(self._tls.farewell())

@@ -22,7 +22,7 @@ from nsm.model.connection import (
 from nsm.model.endpoint import NetworkService
 from nsm.model.errors import Code, NsmError, invalid
 from nsm.model.identity import Token
-from nsm.transport import channel
+from nsm.transport import channel, link, pump
 from nsm.transport.call import Call
 from nsm.transport.channel import Channels
 from nsm.transport.server import Server
@@ -123,6 +123,23 @@ async def test_leaving_a_stream_ends_its_handler(bench: Bench) -> None:
     await stream.aclose()
     await asyncio.wait_for(ended.wait(), 5)
     await server.stop(0)
+
+
+async def test_a_channel_ends_at_once_although_a_call_of_it_is_still_held(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grpcio keeps its socket as long as there is somebody who holds one, as a monitor does when its daemon ends."""
+    monkeypatch.setattr(link, "LINGER", 600.0)
+    monkeypatch.setattr(pump, "LINGER", 600.0)
+    made = bench.channel()
+    selector = MonitorScopeSelector(network_services=("a", "for ever"))
+    stream = made.stream(methods.MONITOR_CONNECTIONS, selector)
+    assert list((await anext(stream)).connections) == ["a"]
+    waiting = asyncio.ensure_future(anext(stream))
+    async with asyncio.timeout(30):
+        await made.close()
+        with pytest.raises(NsmError):
+            await waiting
 
 
 async def test_the_deadline_reaches_the_handler(bench: Bench) -> None:
