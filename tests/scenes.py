@@ -127,23 +127,24 @@ class Scene:
     def host_client(self, name: str, service: str, *, node: Node, **env: str) -> dict[str, Any]:
         """A client that runs on the node itself; its ``connected`` event, the interface is nsm-1."""
         settings = {"NSM_NETWORK_SERVICES": f"kernel://{service}/nsm-1", **env}
-        process = self._on_host(Workload(name, "client", node.name, ""), settings, daemons.client)
-        return connected(process, f"{name}-0")
+        process, offset = self._on_host(Workload(name, "client", node.name, ""), settings, daemons.client)
+        return connected(process, f"{name}-0", offset)
 
     def host_refusal(self, name: str, url: str, *, node: Node) -> str:
         """Why a client that runs on the node itself is refused."""
         self.workload(name, node=node)
         extra = {"NSM_NETWORK_SERVICES": url}
-        process, _ = self.world.launch(daemons.client(node, name, node.netns, extra))
-        return str(wait_event(process, "request.failed", timeout=WAIT_S)["reason"])
+        process, offset = self.world.launch(daemons.client(node, name, node.netns, extra))
+        return str(wait_event(process, "request.failed", timeout=WAIT_S, since=offset)["reason"])
 
-    def _on_host(self, workload: Workload, env: Mapping[str, str], make: Callable[..., Daemon]) -> Process:
+    def _on_host(
+        self, workload: Workload, env: Mapping[str, str], make: Callable[..., Daemon]
+    ) -> tuple[Process, int]:
         def daemon(node: Node, name: str, _netns: Path, extra: Mapping[str, str]) -> Daemon:
             return make(node, name, node.netns, extra)
 
         self.added.append(workload.name)
-        process, _ = self.world._workload(workload, env, daemon)
-        return process
+        return self.world._workload(workload, env, daemon)
 
     def passthrough(self, name: str, next_service: str, *, node: Node | None = None, **env: str) -> None:
         """An endpoint of ``<name>-service`` that connects its clients on to ``next_service``; a router for IPv4."""

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -50,9 +51,9 @@ def test_three_refreshes_with_new_tokens_write_nothing(lab: Scene, tmp_path: Pat
             f"to-{place}-service",
             NSM_MAX_TOKEN_LIFETIME="10s",
         )
-    with counted(lab, tmp_path) as writes:
-        for place, _ in PLACES:
-            assert len(lab.refreshed(f"by-{place}-0", 3)) == 4
+    with counted(lab, tmp_path) as writes, ThreadPoolExecutor(len(PLACES)) as pool:
+        tokens = pool.map(lambda place: lab.refreshed(f"by-{place[0]}-0", 3), PLACES)
+        assert [len(each) for each in tokens] == [4] * len(PLACES)
     assert writes == []
     for place, connection in connections.items():
         carried(lab.probe(connection, f"by-{place}", f"to-{place}", rate=200, seconds=0.2))

@@ -22,12 +22,11 @@ CASTS = (
     *ON_SPIRE,
 )
 QUICK = (
-    "all-Go-local-ip",
     "our-forwarder-wireguard",
     "Go-forwarder-vxlan",
 )
-"""What every run has: the whole Go world once, and two makes of forwarders at the ends of each tunnel, ours at
-the client's node of one and Go's at that of the other."""
+"""What every run has: two makes of forwarders at the ends of each tunnel, ours at the client's node of one and Go's at
+that of the other."""
 
 
 @pytest.mark.timeout(400)

@@ -1,4 +1,4 @@
-"""Labs to load: one per dataplane and session; the VPP one for hundreds has the expedited opt-in.
+"""Labs to load: one per dataplane; the VPP one for hundreds has the expedited opt-in.
 
 ``NSM_LOAD=full`` runs every case; without it the short selection of ``cases.py``.
 """
@@ -6,6 +6,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -16,10 +17,47 @@ from nsmctl.lab.topology import Topology
 from perf.stage import Stage, lab, left
 
 
+class Stages:
+    """One lab at a time, for as long as cases ask for the same kind: pytest would build one for each case."""
+
+    def __init__(self) -> None:
+        self._kind = ""
+        self._standing = ExitStack()
+        self._stage: Stage | None = None
+
+    def of(self, kind: str) -> Stage:
+        """The lab of that kind; the one of another kind goes before it is built."""
+        if self._stage is None or kind != self._kind:
+            self.close()
+            self._stage = self._standing.enter_context(built(kind))
+            self._kind = kind
+        return self._stage
+
+    def close(self) -> None:
+        """Nothing stands any more."""
+        self._stage = None
+        self._standing.close()
+
+
 @pytest.fixture(scope="session")
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    """The lab a case needs, ``linux``, ``vpp`` or ``vpp-expedited``; nothing of it is left at the end."""
-    kind: str = request.param
+def stages() -> Iterator[Stages]:
+    """Closed with the last case."""
+    made = Stages()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def stage(request: pytest.FixtureRequest, stages: Stages) -> Stage:
+    """The lab a case needs, ``linux``, ``vpp`` or ``vpp-expedited``."""
+    return stages.of(request.param)
+
+
+@contextmanager
+def built(kind: str) -> Iterator[Stage]:
+    """A lab; nothing of it is left at the end."""
     dataplane, _, option = kind.partition("-")
     if dataplane == "vpp" and not (os.environ.get("VPP_BINARY") or shutil.which("vpp")):
         pytest.skip("NO VPP: put vpp on PATH or name it in VPP_BINARY")
@@ -33,8 +71,8 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     before = census.take(names=ours)
     env = {"NSM_EXPEDITED": "true"} if option else {}
     try:
-        with lab(topology, Progress(quiet=True), env) as built:
-            yield built
+        with lab(topology, Progress(quiet=True), env) as made:
+            yield made
     except LabError as error:
         pytest.fail(f"the lab could not be built: {error}")
     assert left(before, lambda: census.take(names=ours)) == ()
