@@ -51,8 +51,8 @@ def test_three_refreshes_with_new_tokens_write_nothing(lab: Scene, tmp_path: Pat
             f"to-{place}-service",
             NSM_MAX_TOKEN_LIFETIME="10s",
         )
-    with counted(lab, tmp_path) as writes, ThreadPoolExecutor(len(PLACES)) as pool:
-        tokens = pool.map(lambda place: lab.refreshed(f"by-{place[0]}-0", 3), PLACES)
+    with counted(lab, tmp_path) as writes, ThreadPoolExecutor(len(PLACES)) as waiting:
+        tokens = waiting.map(lambda place: lab.refreshed(f"by-{place[0]}-0", 3), PLACES)
         assert [len(each) for each in tokens] == [4] * len(PLACES)
     assert writes == []
     for place, connection in connections.items():
