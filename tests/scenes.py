@@ -330,11 +330,12 @@ class Scene:
 
     def clean(self) -> None:
         """Remove what a test added and left, also after a failure: the clients at once, then from last to first."""
-        roles = {name: one.role for name, one in self.world.state.workloads.items() if name in self.added}
-        self.world.remove_workload(*(name for name, role in roles.items() if role == "client"))
-        for name in reversed(self.added):
-            if roles.get(name, "client") != "client":
-                self.world.remove_workload(name)
+        workloads = self.world.state.workloads
+        there = [workloads[name] for name in self.added if name in workloads]
+        self.world.remove_workload(*(one.name for one in there if one.role == "client"))
+        for one in reversed(there):
+            if one.role != "client":
+                self.world.remove_workload(one.name)
         self.added.clear()
 
     def left_since(self, before: Census) -> tuple[str, ...]:

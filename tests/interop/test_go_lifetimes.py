@@ -3,7 +3,6 @@
 import asyncio
 import socket
 
-from forwarder_vpp.mechanisms.wireguard import OWN_PORTS
 from nsmctl.lab import namespaces
 from nsmctl.lab.demonstration import flows_of
 from nsmctl.lab.processes import kill
@@ -121,7 +120,7 @@ async def test_our_ports_of_wireguard_pass_go_managers(go_lab: Mixed) -> None:
         assert seen.mechanism.type == "WIREGUARD"
         assert (seen.mechanism.get("src_port"), seen.mechanism.get("dst_port")) == ("51820", "51820")
         ports += [seen.mechanism.get("src_own_port"), seen.mechanism.get("dst_own_port")]
-    assert all(int(port) in OWN_PORTS for port in ports)
+    assert all(61000 <= int(port) <= 65535 for port in ports)
     assert len({ports[0], ports[2]}) == 2, "n1 has two"
     assert len({ports[1], ports[3]}) == 2, "n2 has two"
     await asyncio.to_thread(go_lab.remove, "oc1")

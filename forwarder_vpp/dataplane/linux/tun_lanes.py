@@ -111,11 +111,7 @@ def lane_name(instance: str, number: int, attempt: int = 0) -> str:
 
 def tun_here(name: str, *, plain: bool) -> int:
     """As ``Lane.tun``, in the calling thread's namespace. No link may have that name."""
-    return _tun(name, _flags(plain=plain))
-
-
-def _flags(*, plain: bool) -> int:
-    return _IFF_TUN | (_IFF_NO_PI | _IFF_VNET_HDR if plain else 0)
+    return _tun(name, _IFF_TUN | (_IFF_NO_PI | _IFF_VNET_HDR if plain else 0))
 
 
 def _new_netns() -> int:

@@ -1,11 +1,11 @@
 """wireguard-go: WireGuard in user space, one process a tunnel, that outlives the agent and is adopted by the next.
 
-The device belongs into the workload's namespace (which may be the node's: then none of what follows is needed), the UDP
-socket into the node's: all sockets of a process are in the
-namespace it was started in. So the TUN device is made outside (a descriptor opened inside the workload's namespace
-would keep that one alive) and moved, and only then the process is started, at the node, with its descriptor. By then
-the device is up where it belongs: the process would take the move for an interface that went down, and notice that
-it is up only a second later. What it looks up at the node is the stand-in of the lane (``tun_lanes``).
+The device belongs into the workload's namespace (which may be the node's: then none of what follows is needed), the
+UDP socket into the node's: all sockets of a process are in the namespace it was started in. So the TUN device is made
+outside (a descriptor opened inside the workload's namespace would keep that one alive) and moved, and only then the
+process is started, at the node, with its descriptor. By then the device is up where it belongs: the process would
+take the move for an interface that went down, and notice that it is up only a second later. What it looks up at the
+node is the stand-in of the lane (``tun_lanes``).
 
 A process makes its configuration socket in /run/wireguard, under the name its device has at its start. It is started
 by a thread whose own mounts show a folder of ours at /run, which works without privileges too; in there ``wireguard``

@@ -156,7 +156,7 @@ class UserspaceWireguard:
         tuns: list[int] = []
 
         def make() -> None:
-            if links.exists(session, end.name):
+            if links.exists(session, end.nsid, end.name):
                 raise NetlinkError(errno.EEXIST, f"a TUN device {end.name}")
             tuns.append(tun_here(end.name, plain=plain))
 

@@ -66,17 +66,13 @@ def dump(session: Session, nsid: int, tags: Tags) -> list[Link]:
 
 def find(session: Session, nsid: int, name: str, tags: Tags) -> Link:
     """The link of that name; NetlinkError (ENODEV) if there is none."""
-    attributes = [*_target(nsid), (wire.IFLA_IFNAME, wire.text(name))]
-    body = _IFINFO.pack(0, 0, 0, 0, 0) + wire.pack(attributes)
-    (answer,) = session.ask(Message(wire.RTM_GETLINK, body), f"to look at {name}")
-    return _link(answer, nsid, tags)
+    return _link(_named(session, nsid, name, "to look at"), nsid, tags)
 
 
-def exists(session: Session, name: str) -> bool:
-    """Whether there is a link of that name in the session's namespace."""
-    body = _IFINFO.pack(0, 0, 0, 0, 0) + wire.pack([(wire.IFLA_IFNAME, wire.text(name))])
+def exists(session: Session, nsid: int, name: str) -> bool:
+    """Whether there is a link of that name."""
     try:
-        return bool(session.ask(Message(wire.RTM_GETLINK, body), f"to look for {name}"))
+        return bool(_named(session, nsid, name, "to look for"))
     except NetlinkError as error:
         if error.errno not in GONE:
             raise
@@ -85,9 +81,7 @@ def exists(session: Session, name: str) -> bool:
 
 def stats(session: Session, nsid: int, name: str) -> Stats:
     """The counters of the link of that name; NetlinkError (ENODEV) if it is gone."""
-    attributes = [*_target(nsid), (wire.IFLA_IFNAME, wire.text(name))]
-    body = _IFINFO.pack(0, 0, 0, 0, 0) + wire.pack(attributes)
-    (answer,) = session.ask(Message(wire.RTM_GETLINK, body), f"to read the counters of {name}")
+    answer = _named(session, nsid, name, "to read the counters of")
     return Stats(*_STATS.unpack_from(wire.unpack(answer[_IFINFO.size :])[wire.IFLA_STATS64]))
 
 
@@ -164,6 +158,13 @@ def of_kind(kind: str, data: Iterable[Attribute]) -> Attribute:
 def index_in(body: bytes) -> int:
     """The index in the body of a link event."""
     return int(_IFINFO.unpack_from(body)[2])
+
+
+def _named(session: Session, nsid: int, name: str, doing: str) -> bytes:
+    """What the kernel says of the link of that name; NetlinkError (ENODEV) if there is none."""
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + wire.pack([*_target(nsid), (wire.IFLA_IFNAME, wire.text(name))])
+    (answer,) = session.ask(Message(wire.RTM_GETLINK, body), f"{doing} {name}")
+    return answer
 
 
 def _target(nsid: int) -> list[Attribute]:
