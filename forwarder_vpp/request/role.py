@@ -389,15 +389,20 @@ class ForwarderRole:
         self._claims.keep(connection_id, _claims_of_row(row) if row is not None else ())
 
     def _close_behind(self, url: str, answer: Connection) -> asyncio.Task[None]:
-        """Take back what the next hop has agreed to, in a time of its own."""
+        """Take back what the next hop has agreed to, in a time of its own.
+
+        Without the file it came with: that is closed with the call, and its number may be another's by then.
+        """
+        mechanism = answer.mechanism
+        behind = replace(answer, mechanism=mechanism and mechanism.without(INODE_URL))
 
         async def close() -> None:
             deadline = asyncio.get_running_loop().time() + UNDO_TIMEOUT
             try:
-                with self._late.made_up_for(answer.network_service_endpoint_name, answer):
-                    await self._next_hop.close(url, answer, deadline=deadline)
+                with self._late.made_up_for(behind.network_service_endpoint_name, behind):
+                    await self._next_hop.close(url, behind, deadline=deadline)
             except NsmError as error:
-                _LOG.warning("undo.next_hop_not_closed", connection=answer.id, reason=str(error))
+                _LOG.warning("undo.next_hop_not_closed", connection=behind.id, reason=str(error))
 
         task = asyncio.create_task(close(), name=f"close behind {answer.id}")
         self._undoing.add(task)
