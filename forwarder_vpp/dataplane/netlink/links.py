@@ -72,11 +72,12 @@ def find(session: Session, nsid: int, name: str, tags: Tags) -> Link:
 def exists(session: Session, nsid: int, name: str) -> bool:
     """Whether there is a link of that name."""
     try:
-        return bool(_named(session, nsid, name, "to look for"))
+        _named(session, nsid, name, "to look for")
     except NetlinkError as error:
         if error.errno not in GONE:
             raise
         return False
+    return True
 
 
 def stats(session: Session, nsid: int, name: str) -> Stats:
