@@ -9,14 +9,18 @@ from nsmctl.lab import namespaces
 from nsmctl.lab.demonstration import flows_of
 from nsmctl.lab.probes import Probes
 from tests.acceptance.test_reach import PLACES
-from tests.scenes import Scene, carried, links
+from tests.scenes import Scene, carried, links, settled
 
 
 @pytest.mark.parametrize("place", ["local", "wireguard", "vxlan"])
 def test_packets_of_the_node_itself_arrive(lab: Scene, place: str) -> None:
     """The client is on its node; across nodes the endpoint is on its own too."""
     remote, payload = PLACES[place]
-    before = [links(node.netns) for node in (lab.near, lab.far)]
+
+    def found() -> list[dict[str, int]]:
+        return [links(node.netns) for node in (lab.near, lab.far)]
+
+    before = found()
     if remote:
         lab.host_endpoint("server", node=lab.far, NSM_PAYLOAD=payload)
     else:
@@ -26,7 +30,9 @@ def test_packets_of_the_node_itself_arrive(lab: Scene, place: str) -> None:
         carried(running.finish())
     lab.remove("caller")
     lab.remove("server")
-    assert [links(node.netns) for node in (lab.near, lab.far)] == before
+    assert settled(found, lambda now: now == before) == before, (
+        "links are removed after the Close is answered"
+    )
 
 
 def test_an_agent_that_is_killed_finds_what_the_node_itself_has(lab: Scene) -> None:
